@@ -1,0 +1,133 @@
+package reaper
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"math"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Command is a process to start.
+type Command struct {
+	Path  string     // the program: absolute, or a name that is looked up in PATH
+	Args  []string   // its arguments, without the program's own name
+	Env   []string   // its whole environment
+	Dir   string     // its working directory; empty: ours
+	Files []*os.File // its descriptors 0, 1, 2, …; nil stands for /dev/null
+	// DieWithParent has the kernel kill it when we die, so that a dead shim leaves no half-done
+	// command behind. The kernel takes the death of the thread that started it for ours:
+	// no thread of a program that uses this may end before the program (contract T27).
+	DieWithParent bool
+}
+
+// Start starts cmd in a process group of its own and with no other descriptors than its Files,
+// which stay the caller's. The exit of the process comes by the Child alone.
+func Start(cmd *Command) (*Child, error) {
+	path, err := lookPath(cmd.Path)
+	if err != nil {
+		return nil, err
+	}
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer null.Close() //nolint:errcheck // nothing was written
+	fds, err := descriptors(cmd.Files, null)
+	if err != nil {
+		return nil, err
+	}
+	attr := &syscall.ProcAttr{
+		Dir:   cmd.Dir,
+		Env:   cmd.Env,
+		Files: fds,
+		Sys:   &syscall.SysProcAttr{Setpgid: true},
+	}
+	if cmd.DieWithParent {
+		attr.Sys.Pdeathsig = syscall.SIGKILL
+	}
+	table.begin()
+	defer table.end()
+	pid, err := syscall.ForkExec(path, append([]string{cmd.Path}, cmd.Args...), attr)
+	runtime.KeepAlive(cmd.Files)
+	if err != nil {
+		return nil, fmt.Errorf("exec: %q: %w", cmd.Path, err)
+	}
+	return table.name(pid)
+}
+
+// descriptors returns the numbers of at least three files. It does not change their blocking
+// mode, which os.File.Fd may do.
+func descriptors(files []*os.File, null *os.File) ([]uintptr, error) {
+	fds := make([]uintptr, max(3, len(files)))
+	for i := range fds {
+		f := null
+		if i < len(files) && files[i] != nil {
+			f = files[i]
+		}
+		raw, err := f.SyscallConn()
+		if err != nil {
+			return nil, fmt.Errorf("hand over %s: %w", f.Name(), err)
+		}
+		if err := raw.Control(func(fd uintptr) { fds[i] = fd }); err != nil {
+			return nil, fmt.Errorf("hand over %s: %w", f.Name(), err)
+		}
+	}
+	return fds, nil
+}
+
+// errNotInPath has the words that dockerd matches to answer exit code 127 (managers.md).
+var errNotInPath = errors.New("executable file not found in $PATH")
+
+// lookPath finds the program name as a shell would.
+func lookPath(name string) (string, error) {
+	if strings.Contains(name, "/") {
+		return name, nil
+	}
+	var denied error
+	for _, dir := range filepath.SplitList(os.Getenv("PATH")) {
+		if dir == "" {
+			continue // the working directory is never meant
+		}
+		path := filepath.Join(dir, name)
+		info, err := os.Stat(path)
+		if err != nil || info.IsDir() {
+			continue
+		}
+		if info.Mode()&0o111 != 0 {
+			return path, nil
+		}
+		denied = fs.ErrPermission
+	}
+	if denied != nil {
+		return "", fmt.Errorf("exec: %q: %w", name, denied)
+	}
+	return "", fmt.Errorf("exec: %q: %w", name, errNotInPath)
+}
+
+// sealDescriptors marks every descriptor above 2 close-on-exec. Go does so with all that it
+// opens; this is about those that were open before the program began.
+func sealDescriptors() error {
+	err := unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
+	if err == nil {
+		return nil
+	}
+	// Linux before 5.11 does not know the flag.
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return fmt.Errorf("list our descriptors: %w", err)
+	}
+	for _, e := range entries {
+		if fd, err := strconv.Atoi(e.Name()); err == nil && fd > 2 {
+			unix.CloseOnExec(fd)
+		}
+	}
+	return nil
+}
