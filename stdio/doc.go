@@ -1,0 +1,30 @@
+// Package stdio connects the standard streams of a process with what the client named for them.
+//
+// Each stream is on its own. What its string names decides who holds which end, and whether the
+// shim has to carry bytes at all; the cheapest copy is none:
+//
+//	string          mode    the process holds        the shim holds               carries bytes
+//	""              null    /dev/null                nothing                      no
+//	/path fifo://   relay   one end of a pipe        the other, and the FIFO      splice(2)
+//	/path fifo://   relay   one end of a pipe        the other, and the file      read, write
+//	file://         file    the O_APPEND file        nothing                      no
+//	binary://       logger  a pipe to the logger     nothing but the logger's pid no
+//	binary-v2://    logger  a pipe to the logger     nothing but the logger's pid no
+//	any, terminal   console the slave of a pty       its master, and the sink     read, write
+//
+// A log named for stdout alone is for both streams. With a terminal there is one stream of
+// output, the string of stderr is ignored, and a logger finds its second pipe ended.
+//
+// A FIFO belongs to the client, which makes it and may come and go. The shim holds both ends of
+// it: opening never waits, writers get no SIGPIPE, readers no early end, and what was written
+// stays there while nobody reads. So a client that never comes delays nobody. The shim lets go of
+// an output FIFO as soon as the last writer is gone, since clients wait for that end before they
+// delete (contract 7.2), and of stdin's with CloseStdin.
+//
+// A relay is one goroutine. It sleeps on Go's poller, owns its ends and alone closes them; whoever
+// wants it to end earlier sets a deadline. It ends at the end of its source: for a pipe when all
+// holders of the other end are gone, for a pty when it is hung up and the process has exited. A
+// process may leave children behind that hold its streams: they are cut 10 s after its exit.
+//
+// The package does not know what the process is, runs no runtime, and writes no log format.
+package stdio

@@ -1,0 +1,141 @@
+package stdio
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// end is a descriptor that relays read from or write to: nonblocking, and on Go's poller where
+// the kernel can poll it (not a regular file, which never makes anybody wait).
+//
+// Its users hold one reference each and alone use fd; the last one closes it. Everybody else may
+// only set deadlines, which ends the waiting but takes nothing away.
+type end struct {
+	f    *os.File
+	fd   int             // of f, good until the last release
+	raw  syscall.RawConn // of f
+	refs atomic.Int32
+
+	tty    bool        // a pty master, whose hang-up is final only once the process is gone
+	exited atomic.Bool // the process is gone
+}
+
+// newEnd makes an end of fd, which it takes over, with one reference.
+func newEnd(fd int, name string) (*end, error) {
+	if err := unix.SetNonblock(fd, true); err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("make %s nonblocking: %w", name, err)
+	}
+	f := os.NewFile(uintptr(fd), name)
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("prepare %s: %w", name, err), f.Close())
+	}
+	e := &end{f: f, fd: fd, raw: raw}
+	e.refs.Store(1)
+	return e, nil
+}
+
+// share takes another reference.
+func (e *end) share() *end {
+	e.refs.Add(1)
+	return e
+}
+
+// release gives a reference back; a nil end has none.
+func (e *end) release() {
+	if e != nil && e.refs.Add(-1) == 0 {
+		e.f.Close()
+	}
+}
+
+// waitRead waits until a read would not block: there are bytes, or the end of them, or an error.
+// It returns os.ErrDeadlineExceeded after the read deadline, also when it need not wait.
+func (e *end) waitRead() error {
+	return e.raw.Read(func(uintptr) bool { return e.ready(unix.POLLIN) })
+}
+
+// waitWrite waits until a write would not block, as waitRead does.
+func (e *end) waitWrite() error {
+	return e.raw.Write(func(uintptr) bool { return e.ready(unix.POLLOUT) })
+}
+
+// ready asks the kernel for the present state. The poller tells of changes only, and forgets
+// those from before it was asked to wait; it calls ready after that, so no change is lost.
+func (e *end) ready(events int16) bool {
+	want := events | unix.POLLHUP | unix.POLLERR | unix.POLLNVAL
+	if e.tty && !e.exited.Load() {
+		// While nobody has the slave open, poll(2) reports a hang-up without end. It tells
+		// nothing: the process may still be about to open it. What it writes then is a change.
+		want = events
+	}
+	fds := []unix.PollFd{{Fd: int32(e.fd), Events: events}}
+	for {
+		n, err := unix.Poll(fds, 0)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		// If poll itself fails the read or write must speak.
+		return err != nil || n > 0 && fds[0].Revents&want != 0
+	}
+}
+
+// The deadlines of a regular file cannot be set and are not missed: it never waits. Those of a
+// closed end are not missed either: its last user is gone.
+func (e *end) readDeadline(t time.Time) {
+	if e != nil {
+		_ = e.f.SetReadDeadline(t)
+	}
+}
+
+func (e *end) writeDeadline(t time.Time) {
+	if e != nil {
+		_ = e.f.SetWriteDeadline(t)
+	}
+}
+
+// pipe makes an anonymous pipe whose ends are blocking, as the container and loggers expect.
+func pipe() (r, w int, err error) {
+	var fds [2]int
+	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
+		return -1, -1, fmt.Errorf("make pipe: %w", err)
+	}
+	return fds[0], fds[1], nil
+}
+
+// locate opens path as a mere location, so that what is looked at is also what is opened, and
+// tells whether it is a FIFO.
+func locate(path string) (at int, isFIFO bool, err error) {
+	at, err = open(path, unix.O_PATH)
+	if err != nil {
+		return -1, false, err
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(at, &st); err != nil {
+		unix.Close(at)
+		return -1, false, err
+	}
+	return at, st.Mode&unix.S_IFMT == unix.S_IFIFO, nil
+}
+
+// reopen opens what the descriptor at refers to, with a file description of its own.
+func reopen(at, flags int) (int, error) {
+	return open("/proc/self/fd/"+strconv.Itoa(at), flags)
+}
+
+// open never makes a terminal ours, and leaks nothing into a child.
+func open(path string, flags int) (int, error) {
+	for {
+		fd, err := unix.Open(path, flags|unix.O_CLOEXEC|unix.O_NOCTTY, 0o644)
+		if !errors.Is(err, unix.EINTR) {
+			return fd, err
+		}
+	}
+}

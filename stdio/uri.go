@@ -1,0 +1,122 @@
+package stdio
+
+import (
+	"fmt"
+	"net/url"
+	"strings"
+
+	"github.com/containerd/errdefs"
+)
+
+// scheme says what a stream's string in the request names.
+type scheme int
+
+const (
+	schemeNull     scheme = iota // "": /dev/null
+	schemePath                   // "/path", "fifo://": a FIFO or another file; it exists
+	schemeFile                   // "file://": a log file, made if need be
+	schemeBinary                 // "binary://": a logger; closing descriptor 5 means ready
+	schemeBinaryV2               // "binary-v2://": a logger; only a byte on descriptor 5 means ready
+)
+
+// target is a parsed stream string.
+type target struct {
+	scheme scheme
+	path   string   // absolute; empty for schemeNull
+	args   []string // a logger's argv[1:]
+}
+
+// logger tells whether t names a logging process.
+func (t target) logger() bool {
+	return t.scheme == schemeBinary || t.scheme == schemeBinaryV2
+}
+
+// same tells whether t and u name the same thing, so that it is opened once for both.
+func (t target) same(u target) bool {
+	return t.scheme == u.scheme && t.path == u.path && strings.Join(t.args, "\x00") == strings.Join(u.args, "\x00")
+}
+
+// parse reads the string of the stream called name. Whatever begins with a slash is a path and
+// is taken as it stands; everything else has to be a URI with an absolute, percent-encoded
+// path. The errors are errdefs.ErrInvalidArgument and show neither path nor query, which may
+// hold secrets.
+func parse(name, s string) (target, error) {
+	if s == "" {
+		return target{}, nil
+	}
+	if strings.HasPrefix(s, "/") {
+		return checked(name, target{scheme: schemePath, path: s})
+	}
+	word, _, isURI := strings.Cut(s, "://")
+	if !isURI {
+		return target{}, invalid(name, "neither an absolute path nor a URI; use a FIFO's absolute path")
+	}
+	t := target{}
+	switch strings.ToLower(word) {
+	case "fifo":
+		t.scheme = schemePath
+	case "file":
+		t.scheme = schemeFile
+	case "binary":
+		t.scheme = schemeBinary
+	case "binary-v2":
+		t.scheme = schemeBinaryV2
+	default:
+		return target{}, invalid(name, fmt.Sprintf(
+			"unknown STDIO scheme %q; use a FIFO's path, file://, binary:// or binary-v2://", word))
+	}
+	u, err := url.Parse(s)
+	if err != nil {
+		return target{}, invalid(name, "malformed "+word+" URI")
+	}
+	if u.Host != "" || u.User != nil || !strings.HasPrefix(u.Path, "/") {
+		return target{}, invalid(name, "no absolute path in the "+word+" URI; write three slashes")
+	}
+	t.path = u.Path
+	if t.logger() {
+		if t.args, err = arguments(u.RawQuery); err != nil {
+			return target{}, invalid(name, "malformed query in the "+word+" URI")
+		}
+	}
+	return checked(name, t)
+}
+
+// arguments turns a query into argv[1:]: each key followed by its first value, in the order of
+// the text (contract 7.6). A key without a value is followed by an empty word.
+func arguments(query string) ([]string, error) {
+	var args []string
+	seen := map[string]bool{}
+	for pair := range strings.SplitSeq(query, "&") {
+		if pair == "" {
+			continue
+		}
+		k, v, _ := strings.Cut(pair, "=")
+		key, err := url.QueryUnescape(k)
+		if err != nil {
+			return nil, err
+		}
+		value, err := url.QueryUnescape(v)
+		if err != nil {
+			return nil, err
+		}
+		if !seen[key] {
+			seen[key] = true
+			args = append(args, key, value)
+		}
+	}
+	return args, nil
+}
+
+// checked refuses what no system call could pass on.
+func checked(name string, t target) (target, error) {
+	for _, word := range append([]string{t.path}, t.args...) {
+		if strings.ContainsRune(word, 0) {
+			return target{}, invalid(name, "it contains a NUL byte")
+		}
+	}
+	return t, nil
+}
+
+func invalid(name, because string) error {
+	return fmt.Errorf("cannot use %s: %s: %w", name, because, errdefs.ErrInvalidArgument)
+}

@@ -1,0 +1,93 @@
+package stdio
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/containerd/errdefs"
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestParse(t *testing.T) {
+	for in, want := range map[string]target{
+		"":                          {},
+		"/run/a b%20c?d#e":          {scheme: schemePath, path: "/run/a b%20c?d#e"},
+		"//x":                       {scheme: schemePath, path: "//x"},
+		"fifo:///run/a%20b":         {scheme: schemePath, path: "/run/a b"},
+		"file:///var/log/a.log":     {scheme: schemeFile, path: "/var/log/a.log"},
+		"FILE:///a":                 {scheme: schemeFile, path: "/a"},
+		"binary:///bin/log":         {scheme: schemeBinary, path: "/bin/log"},
+		"binary:///l?z=1&a=2&z=3&x": {scheme: schemeBinary, path: "/l", args: []string{"z", "1", "a", "2", "x", ""}},
+		"binary-v2:///l?a%26b=%20+c&&d=e=f;g": {
+			scheme: schemeBinaryV2, path: "/l", args: []string{"a&b", "  c", "d", "e=f;g"},
+		},
+		"binary:///n?_NERDCTL_INTERNAL_LOGGING=/var/lib/nerdctl/1935db59": {
+			scheme: schemeBinary, path: "/n", args: []string{"_NERDCTL_INTERNAL_LOGGING", "/var/lib/nerdctl/1935db59"},
+		},
+	} {
+		got, err := parse("stdout", in)
+		if err != nil {
+			t.Errorf("%q: %v", in, err)
+			continue
+		}
+		if diff := cmp.Diff(want, got, cmp.AllowUnexported(target{})); diff != "" {
+			t.Errorf("%q: %s", in, diff)
+		}
+	}
+}
+
+func TestParseRefuses(t *testing.T) {
+	for in, because := range map[string]string{
+		"relative/path":                       "neither an absolute path nor a URI",
+		"ttrpc+unix:///s?streaming_id=secret": `unknown STDIO scheme "ttrpc+unix"`,
+		"://x":                                `unknown STDIO scheme ""`,
+		"file://tmp/x":                        "three slashes",
+		"file://":                             "three slashes",
+		"binary://user@/secret":               "three slashes",
+		"binary:///l?a=%zz":                   "malformed query",
+		"fifo:///%zzsecret":                   "malformed fifo URI",
+		"/a\x00b":                             "NUL",
+		"binary:///l?a=%00":                   "NUL",
+	} {
+		_, err := parse("stdout", in)
+		if !errors.Is(err, errdefs.ErrInvalidArgument) || !strings.Contains(err.Error(), because) {
+			t.Errorf("%q: %v; want %s", in, err, because)
+		}
+		if err != nil && strings.Contains(err.Error(), "secret") {
+			t.Errorf("%q: the error tells the secret: %v", in, err)
+		}
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	for _, seed := range []string{
+		"", "/a", "fifo:///a", "file:///a%20b", "binary:///l?a=b&a=c", "binary-v2:///l?x", "x://", "file://h/p", "a:b",
+	} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		got, err := parse("stdout", s)
+		if err != nil {
+			if !errors.Is(err, errdefs.ErrInvalidArgument) {
+				t.Errorf("the kind is missing: %v", err)
+			}
+			return
+		}
+		if (s == "") != (got.scheme == schemeNull) || (s == "") != (got.path == "") {
+			t.Errorf("%q became %+v", s, got)
+		}
+		if s != "" && !strings.HasPrefix(got.path, "/") {
+			t.Errorf("%q: the path %q is not absolute", s, got.path)
+		}
+		if !got.logger() && got.args != nil || len(got.args)%2 != 0 {
+			t.Errorf("%q: odd arguments %q", s, got.args)
+		}
+		if strings.HasPrefix(s, "/") && got.path != s {
+			t.Errorf("the path %q became %q", s, got.path)
+		}
+		if strings.Contains(got.path+strings.Join(got.args, ""), "\x00") {
+			t.Errorf("%q lets a NUL byte through", s)
+		}
+	})
+}
