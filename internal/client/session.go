@@ -1,0 +1,157 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/containerd/containerd/api/runtime/bootstrap/v1"
+	task "github.com/containerd/containerd/api/runtime/task/v3"
+	"github.com/containerd/ttrpc"
+)
+
+// shutdownLimit is how long a shim may take to end. Containerd gives the call three seconds; a
+// shim may spend up to five on events that are still queued (contract sections 1.7, 11.4).
+const shutdownLimit = 8 * time.Second
+
+// ErrWarning means that the delete action succeeded but wrote to standard error.
+var ErrWarning = errors.New("the delete action warns")
+
+// Session is a shim that was started for a bundle, with everything that a manager keeps beside it.
+type Session struct {
+	*Shim
+
+	Config StartConfig                // as completed by Launch
+	Result *bootstrap.BootstrapResult // what the shim answered to start
+	Events *Events
+	Log    *Log
+}
+
+// Launch does what a manager does before its first call: it serves events, makes the log FIFO of
+// the bundle, starts the shim and connects to it in the version it asked for. dir is a directory
+// for the sockets; its path must be short, see unix(7). In cfg the addresses may be left empty,
+// and so may Namespace. log, if not nil, gets the shim's log. The caller calls End.
+func Launch(ctx context.Context, dir string, cfg StartConfig, log io.Writer) (*Session, error) {
+	s := &Session{Config: cfg}
+	if s.Config.Namespace == "" {
+		s.Config.Namespace = DefaultNamespace
+	}
+	if s.Config.Address == "" {
+		// Nobody serves it, but it is part of the name of the shim's socket.
+		s.Config.Address = filepath.Join(dir, "manager.sock")
+	}
+	if err := s.open(ctx, dir, log); err != nil {
+		s.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *Session) open(ctx context.Context, dir string, log io.Writer) (err error) {
+	if s.Config.TTRPCAddress == "" {
+		s.Config.TTRPCAddress = filepath.Join(dir, "events.sock")
+		if s.Events, err = ListenEvents(s.Config.TTRPCAddress); err != nil {
+			return err
+		}
+	}
+	if s.Log, err = OpenLog(s.Config.Bundle, log); err != nil {
+		return err
+	}
+	if s.Result, err = Start(ctx, s.Config); err != nil {
+		return err
+	}
+	if s.Shim, err = Dial(ctx, s.Result.Address); err != nil {
+		return err
+	}
+	s.Namespace = s.Config.Namespace
+	s.Version = int(s.Result.Version)
+	return nil
+}
+
+// End does what a manager does after the last call, or instead of further calls: Shutdown, hang
+// up once the shim has ended, run the delete action; then Close. It does as much as it can; the
+// error joins whatever went wrong, ErrWarning included.
+//
+// A shim that still has containers ignores Shutdown: End gives it a few seconds, and the delete
+// action then runs beside it and kills the container.
+func (s *Session) End(ctx context.Context) (*task.DeleteResponse, error) {
+	defer s.Close()
+	shutdown := s.shutdown(ctx)
+	s.Shim.Close()
+	response, warning, err := Delete(ctx, s.Config)
+	if err == nil && warning != "" {
+		err = fmt.Errorf("end %s: %w: %s", s.Config.ID, ErrWarning, strings.TrimSpace(warning))
+	}
+	return response, errors.Join(shutdown, err)
+}
+
+// shutdown returns once the shim has hung up. Its answer may be lost when it ends quickly
+// (contract section 1.7), so that is no error.
+func (s *Session) shutdown(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, shutdownLimit)
+	defer cancel()
+	_, err := s.Shutdown(ctx, &task.ShutdownRequest{ID: s.Config.ID})
+	select {
+	case <-s.Done():
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("shut shim down: %w", errors.Join(ctx.Err(), err))
+	}
+}
+
+// Crash kills the shim with SIGKILL and runs the delete action, as a manager does when a shim has
+// died on it; then Close. It returns what the action answered and its warnings.
+func (s *Session) Crash(ctx context.Context) (*task.DeleteResponse, string, error) {
+	defer s.Close()
+	if err := s.kill(ctx); err != nil {
+		return nil, "", fmt.Errorf("kill shim of %s: %w", s.Config.ID, err)
+	}
+	return Delete(ctx, s.Config)
+}
+
+// kill returns once the shim has died, or had done so before.
+func (s *Session) kill(ctx context.Context) error {
+	first, err := s.Connect(ctx, &task.ConnectRequest{ID: s.Config.ID})
+	if errors.Is(err, ttrpc.ErrClosed) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	process, err := os.FindProcess(int(first.ShimPid))
+	if err != nil {
+		return err
+	}
+	defer process.Release()
+	// The process found is the shim if the shim is still there: its pid cannot have been given to
+	// another in between.
+	if _, err := s.Connect(ctx, &task.ConnectRequest{ID: s.Config.ID}); err == nil {
+		if err := process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+			return err
+		}
+	}
+	select {
+	case <-s.Done():
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Close hangs up and frees what the session holds, without a word to the shim, which lives on.
+func (s *Session) Close() {
+	if s.Shim != nil {
+		s.Shim.Close()
+	}
+	if s.Log != nil {
+		s.Log.Close()
+	}
+	if s.Events != nil {
+		s.Events.Close()
+	}
+}
