@@ -1,0 +1,100 @@
+package mount
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestTableOfMountsIsReadWhole(t *testing.T) {
+	long := strings.Repeat("lowerdir=/very/long:", 10000)
+	table := `22 27 0:21 / /proc rw,relatime - proc proc rw
+36 35 98:0 /mnt1 /mnt/with\040space rw,noatime master:1 shared:7 - ext3 /dev/root rw,errors=continue
+37 35 98:0 / /mnt/with\040space/in\134side rw - overlay overlay rw,` + long + `
+38 35 98:0 / /mnt/with\040spaceless rw - tmpfs tmpfs rw
+39 35 98:0 / /mnt/with\040space rw - fuse.x - rw
+garbage
+40 35 98:0 / /mnt/with\040space/last rw - tmpfs tmpfs rw`
+	got, err := readPoints(strings.NewReader(table), "/mnt/with space")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []point{
+		{"/mnt/with space", "ext3"},
+		{`/mnt/with space/in\side`, "overlay"},
+		{"/mnt/with space", "fuse.x"},
+		{"/mnt/with space/last", "tmpfs"},
+	}
+	if diff := cmp.Diff(want, got, cmp.AllowUnexported(point{})); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestBelowStopsAtNames(t *testing.T) {
+	for _, c := range []struct {
+		path, root string
+		want       bool
+	}{
+		{"/a/b", "/a/b", true},
+		{"/a/b/c", "/a/b", true},
+		{"/a/bc", "/a/b", false},
+		{"/a", "/a/b", false},
+		{"/a", "/", true},
+		{"/", "/", true},
+		{"socket:[1]", "/", false},
+	} {
+		if got := below(c.path, c.root); got != c.want {
+			t.Errorf("below(%q, %q) is %v", c.path, c.root, got)
+		}
+	}
+}
+
+func TestOddNamesAreFoundInTheTable(t *testing.T) {
+	root, _ := newRoot(t)
+	for _, name := range []string{"sp ace", "tab\there", "new\nline", `back\slash`, `\040`, "hash#", "ünï"} {
+		dir := filepath.Join(root, name)
+		mkdir(t, dir)
+		mountAll(t, dir, tmpfs(""))
+		if got := listPoints(t, dir); len(got) != 1 {
+			t.Errorf("%q: found %v", name, got)
+		}
+		unmount(t, dir)
+	}
+}
+
+func FuzzUnescape(f *testing.F) {
+	for _, s := range []string{"", `\040`, `a\134b`, `\`, `\0`, `\400`, `\377`, `\08`, "plain"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		// The kernel's side of it, seq_path: these four, in octal.
+		escaped := strings.NewReplacer(" ", `\040`, "\t", `\011`, "\n", `\012`, `\`, `\134`).Replace(s)
+		if got := unescape(escaped); got != s {
+			t.Errorf("%q became %q and then %q", s, escaped, got)
+		}
+		if got := unescape(s); len(got) > len(s) {
+			t.Errorf("%q grew to %q", s, got)
+		}
+		p, ok := parsePoint("1 2 0:1 / /" + escaped + " rw - tmpfs tmpfs rw")
+		if ok && !strings.HasPrefix(p.path, "/") {
+			t.Errorf("a relative mount point: %q", p.path)
+		}
+	})
+}
+
+func TestOwnTableIsReadable(t *testing.T) {
+	points, err := pointsBelow("/")
+	if err != nil || len(points) == 0 {
+		t.Fatalf("%v, %v", points, err)
+	}
+	raw, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if lines := strings.Count(string(raw), "\n"); lines != len(points) {
+		t.Skipf("somebody else mounts meanwhile: %d lines, %d points", lines, len(points))
+	}
+}
