@@ -1,0 +1,162 @@
+package oom
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"holdfast/internal/cgroup"
+)
+
+// Watch reports the OOM kills of one group. The zero value, like nil, is a Watch that never
+// reports.
+//
+// Its methods may be called concurrently, but not from within a report.
+type Watch struct {
+	counter *os.File // memory.events or memory.oom_control; nil if there is nothing to watch
+	wake    *os.File // what the goroutine waits on: the counter itself, an eventfd, or nil
+
+	// kills is the highest count so far. The goroutine of Start writes it, and Close once that has
+	// ended.
+	kills atomic.Uint64
+
+	closing atomic.Bool // set before the goroutine is interrupted
+	closed  sync.Once
+
+	mu     sync.Mutex    // guards what follows
+	report func()        // set by Start
+	ended  chan struct{} // closed by the goroutine when it ends; nil before Start
+}
+
+// Open begins to watch the group: kills that it has counted by now are not reported. It returns a
+// Watch that never reports if the group has no memory controller of its own or has gone.
+//
+// Where the kernel refuses to notify (version 1 without root, or in a real-time kernel), kills are
+// noticed by Close only.
+func Open(g *cgroup.Group) (*Watch, error) {
+	dir, unified, ok := g.Memory()
+	if !ok {
+		return &Watch{}, nil
+	}
+	w, err := open(dir, unified)
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENODEV) {
+		return &Watch{}, nil // it went in between
+	}
+	if err != nil {
+		return nil, fmt.Errorf("watch for OOM kills in %s: %w", dir, err)
+	}
+	return w, nil
+}
+
+// open opens the descriptors and reads the count so far.
+func open(dir string, unified bool) (*Watch, error) {
+	w := &Watch{}
+	var err error
+	if unified {
+		err = w.open2(dir)
+	} else {
+		err = w.open1(dir)
+	}
+	if err == nil {
+		var n uint64
+		if n, err = count(w.counter); err == nil {
+			w.kills.Store(n)
+			return w, nil
+		}
+	}
+	w.free()
+	return nil, err
+}
+
+// Start begins to report. It calls report once each time it finds that the count has risen,
+// never concurrently: from a goroutine that Close ends, and from Close. The report must not
+// block. Only the first Start counts, and none after Close.
+func (w *Watch) Start(report func()) {
+	if w == nil || w.counter == nil {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.report != nil || w.closing.Load() {
+		return
+	}
+	w.report = report
+	w.ended = make(chan struct{})
+	go w.run(w.ended)
+}
+
+// Close ends the goroutine, looks at the counter a last time, reports if it rose, and frees the
+// descriptors. The kernel counts a kill before it kills: once the process has been reaped, its kill
+// has been reported when Close returns. A second Close waits for the first.
+func (w *Watch) Close() {
+	if w == nil || w.counter == nil {
+		return
+	}
+	w.closed.Do(func() {
+		w.mu.Lock()
+		w.closing.Store(true)
+		ended := w.ended
+		w.mu.Unlock()
+		if ended != nil {
+			if w.wake != nil {
+				// The kernel's side of a deadline is Go's own timer; open made sure that wake has one.
+				_ = w.wake.SetReadDeadline(time.Unix(1, 0))
+			}
+			<-ended
+			w.look()
+		}
+		w.free()
+	})
+}
+
+// Kills returns how many OOM kills the group had counted when last looked at. It stays known
+// after Close and after the group has vanished.
+func (w *Watch) Kills() uint64 {
+	if w == nil {
+		return 0
+	}
+	return w.kills.Load()
+}
+
+// run reports until Close or until the group vanishes.
+func (w *Watch) run(ended chan<- struct{}) {
+	defer close(ended)
+	switch {
+	case w.wake == nil:
+	case w.wake == w.counter:
+		w.run2()
+	default:
+		w.run1()
+	}
+}
+
+// look reads the counter and reports if it rose. The error says that there is no more to come: the
+// group has been removed (ENODEV), and what it counted since the last look is lost.
+func (w *Watch) look() (rose bool, err error) {
+	n, err := count(w.counter)
+	if err != nil || n <= w.kills.Load() {
+		return false, err
+	}
+	w.rise(n)
+	return true, nil
+}
+
+func (w *Watch) rise(n uint64) {
+	w.kills.Store(n)
+	w.report()
+}
+
+// free closes the descriptors. Nothing was written through them that a Close could lose.
+func (w *Watch) free() {
+	if w.wake != nil && w.wake != w.counter {
+		_ = w.wake.Close()
+	}
+	if w.counter != nil {
+		_ = w.counter.Close()
+	}
+}
