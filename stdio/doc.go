@@ -3,15 +3,18 @@
 // Each stream is on its own. What its string names decides who holds which end, and whether the
 // shim has to carry bytes at all; the cheapest copy is none:
 //
-//	string          mode    the process holds        the shim holds               carries bytes
-//	""              null    /dev/null                nothing                      no
-//	/path fifo://   relay   one end of a pipe        the other, and the FIFO      splice(2)
-//	/path fifo://   relay   one end of a pipe        the other, and the file      read, write
-//	file://         file    the O_APPEND file        nothing                      no
-//	binary://       logger  a pipe to the logger     nothing but the logger's pid no
-//	binary-v2://    logger  a pipe to the logger     nothing but the logger's pid no
-//	any, terminal   console the slave of a pty       its master, and the sink     read, write
+//	string          mode     the process holds         the shim holds                   carries bytes
+//	""              null     /dev/null                 nothing                          no
+//	FIFO            direct   the FIFO itself           both ends of it, until the exit  no
+//	FIFO            relay    one end of a pipe         the other, and the FIFO          splice(2)
+//	another file    relay    one end of a pipe         the other, and the file          read, write
+//	file://         file     the O_APPEND file itself  nothing                          no
+//	binary://       logger   a pipe to the logger      nothing but the logger's pid     no
+//	binary-v2://    logger   a pipe to the logger      nothing but the logger's pid     no
+//	any, terminal   console  the slave of a pty        its master, and the sink         read, write
 //
+// FIFOs and other files are named by an absolute path, or by fifo:// and that path. Direct is for
+// those who ask for it: what the process holds itself cannot be cut off while somebody holds it.
 // A log named for stdout alone is for both streams. With a terminal there is one stream of
 // output, the string of stderr is ignored, and a logger finds its second pipe ended.
 //
@@ -19,7 +22,8 @@
 // it: opening never waits, writers get no SIGPIPE, readers no early end, and what was written
 // stays there while nobody reads. So a client that never comes delays nobody. The shim lets go of
 // an output FIFO as soon as the last writer is gone, since clients wait for that end before they
-// delete (contract 7.2), and of stdin's with CloseStdin.
+// delete (contract 7.2). If no client has the FIFO open then, the writer stays for the client to
+// find, with the last words, until Close. Stdin's FIFO is let go with CloseStdin.
 //
 // A relay is one goroutine. It sleeps on Go's poller, owns its ends and alone closes them; whoever
 // wants it to end earlier sets a deadline. It ends at the end of its source: for a pipe when all

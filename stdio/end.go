@@ -23,6 +23,7 @@ type end struct {
 	raw  syscall.RawConn // of f
 	refs atomic.Int32
 
+	fifo   bool        // a client's FIFO for output, of which we hold both ends
 	tty    bool        // a pty master, whose hang-up is final only once the process is gone
 	exited atomic.Bool // the process is gone
 }
@@ -54,6 +55,20 @@ func (e *end) release() {
 	if e != nil && e.refs.Add(-1) == 0 {
 		e.f.Close()
 	}
+}
+
+// farewell is release for an end that the process's output went to: the last user of a FIFO is
+// told how to wait for its client.
+func (e *end) farewell(gone <-chan struct{}) (wait func()) {
+	if e == nil || e.refs.Add(-1) > 0 {
+		return nil
+	}
+	writer := -1
+	if e.fifo {
+		writer = heir(e.fd)
+	}
+	e.f.Close()
+	return farewell(writer, gone)
 }
 
 // waitRead waits until a read would not block: there are bytes, or the end of them, or an error.

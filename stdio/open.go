@@ -58,13 +58,17 @@ func (s *IO) openStdin(t target) error {
 		return missing("stdin", t.path, err)
 	}
 	defer unix.Close(at) //nolint:errcheck // an O_PATH descriptor has nothing to lose
-	if isFIFO {
-		// O_RDWR never waits for anybody (fifo(7)). Nor does the reader, then.
-		fd, err := reopen(at, unix.O_RDWR)
-		if err != nil {
+	if isFIFO && s.cfg.Direct && !s.cfg.Terminal {
+		if s.keeper, err = s.direct(0, at); err != nil {
 			return missing("stdin", t.path, err)
 		}
-		s.keeper = os.NewFile(uintptr(fd), "stdin")
+		return own(s.files[0], &s.cfg)
+	}
+	if isFIFO {
+		// O_RDWR never waits for anybody (fifo(7)). Nor does the reader, then.
+		if s.keeper, err = reopen(at, unix.O_RDWR|unix.O_NONBLOCK); err != nil {
+			return missing("stdin", t.path, err)
+		}
 	}
 	fd, err := reopen(at, unix.O_RDONLY|unix.O_NONBLOCK)
 	if err != nil {
@@ -84,44 +88,26 @@ func (s *IO) openOutput(ctx context.Context, t target, streams ...int) error {
 		return nil
 	case t.logger():
 		return s.openLogger(ctx, t, streams)
-	case t.scheme == schemeFile && !s.cfg.Terminal:
-		f, err := openLog(names[streams[0]], t.path)
-		if err != nil {
-			return err
-		}
-		for _, i := range streams {
-			s.files[i] = f
-		}
-		return nil
+	case t.scheme == schemeFile:
+		return s.openLog(t, streams)
 	}
-	far, err := openFar(names[streams[0]], t)
-	if err != nil {
-		return err
-	}
-	defer far.release()
-	for _, i := range streams {
-		if err := s.relay(i, far.share()); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// openFar opens a client's FIFO, or a file, to relay output to.
-func openFar(name string, t target) (*end, error) {
-	if t.scheme == schemeFile {
-		f, err := openLog(name, t.path)
-		if err != nil {
-			return nil, err
-		}
-		defer f.Close() //nolint:errcheck // nothing was written to it
-		return endOf(f)
-	}
+	name := names[streams[0]]
 	at, isFIFO, err := locate(t.path)
 	if err != nil {
-		return nil, missing(name, t.path, err)
+		return missing(name, t.path, err)
 	}
 	defer unix.Close(at) //nolint:errcheck // an O_PATH descriptor has nothing to lose
+	if isFIFO && s.cfg.Direct && !s.cfg.Terminal {
+		hold, err := s.direct(streams[0], at)
+		if err != nil {
+			return missing(name, t.path, err)
+		}
+		s.holds = append(s.holds, hold)
+		for _, i := range streams {
+			s.files[i] = s.files[streams[0]]
+		}
+		return own(s.files[streams[0]], &s.cfg)
+	}
 	flags := unix.O_WRONLY | unix.O_APPEND | unix.O_NONBLOCK
 	if isFIFO {
 		// Both ends are ours: opening does not wait for the client (fifo(7)), and if the client
@@ -130,21 +116,50 @@ func openFar(name string, t target) (*end, error) {
 	}
 	fd, err := reopen(at, flags)
 	if err != nil {
-		return nil, missing(name, t.path, err)
+		return missing(name, t.path, err)
 	}
-	return newEnd(fd, name)
+	far, err := newEnd(fd, name)
+	if err != nil {
+		return err
+	}
+	far.fifo = isFIFO
+	return s.relayAll(far, streams)
 }
 
-// openLog opens a log file, and makes it and its directory if need be (contract 7.7).
-func openLog(name, path string) (*os.File, error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return nil, missing(name, path, err)
+// openLog opens a log file for the given streams, and makes it and its directory if need be
+// (contract 7.7).
+func (s *IO) openLog(t target, streams []int) error {
+	name := names[streams[0]]
+	if err := os.MkdirAll(filepath.Dir(t.path), 0o755); err != nil {
+		return missing(name, t.path, err)
 	}
-	fd, err := open(path, unix.O_WRONLY|unix.O_APPEND|unix.O_CREAT)
+	fd, err := open(t.path, unix.O_WRONLY|unix.O_APPEND|unix.O_CREAT)
 	if err != nil {
-		return nil, missing(name, path, err)
+		return missing(name, t.path, err)
 	}
-	return os.NewFile(uintptr(fd), name), nil
+	if !s.cfg.Terminal {
+		f := os.NewFile(uintptr(fd), name)
+		for _, i := range streams {
+			s.files[i] = f
+		}
+		return nil
+	}
+	far, err := newEnd(fd, name)
+	if err != nil {
+		return err
+	}
+	return s.relayAll(far, streams)
+}
+
+// relayAll prepares the relays of streams that share far, whose reference it takes.
+func (s *IO) relayAll(far *end, streams []int) error {
+	defer far.release()
+	for _, i := range streams {
+		if err := s.relay(i, far.share()); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // openLogger starts the logger that t names for the given streams.

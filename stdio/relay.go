@@ -24,7 +24,7 @@ const (
 type relay struct {
 	name     string // of the stream
 	src, dst *end   // a reference each; no dst: the bytes are dropped
-	input    bool   // towards the process: ends when dst breaks. Otherwise then drops the bytes.
+	input    bool   // towards the process
 	log      *slog.Logger
 	done     chan struct{} // closed by run, last
 
@@ -35,19 +35,23 @@ type relay struct {
 	limit time.Time  // when to give up; zero: never
 }
 
-// run is the relay's goroutine. It ends at the end of src, by drain or by cut; the ends are
-// released before it tells ended.
-func (r *relay) run(ended func(*relay)) {
+// run is the relay's goroutine. It goes on until the end of src, or until drain's limit or cut,
+// releases the ends and tells ended. After that it may wait for a client until gone is closed.
+func (r *relay) run(ended func(*relay), gone <-chan struct{}) {
 	defer close(r.done)
 	r.drop = r.dst == nil
 	if err := r.pump(); err != nil {
 		r.log.Warn("stream was cut short", "stream", r.name, "err", err)
 	}
-	r.release()
+	r.src.release()
+	wait := r.dst.farewell(gone)
 	ended(r)
+	if wait != nil {
+		wait()
+	}
 }
 
-// release frees the ends; of a relay that runs, only run may do that.
+// release frees the ends of a relay that does not run.
 func (r *relay) release() {
 	r.src.release()
 	r.dst.release()

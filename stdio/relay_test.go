@@ -40,6 +40,7 @@ func read(t *testing.T, path string, slow bool) *reading {
 	r := &reading{done: make(chan struct{})}
 	go func() {
 		defer close(r.done)
+		defer f.Close()
 		if !slow {
 			r.data, r.err = io.ReadAll(f)
 			return
@@ -330,6 +331,41 @@ func TestLinesShareRoomWhileNobodyReads(t *testing.T) {
 			fmt.Fprintln(&want, "line", i)
 		}
 		same(t, got.all(t), want.Bytes())
+	})
+}
+
+func TestLastWordsWaitForAReader(t *testing.T) {
+	byMode(t, func(t *testing.T, direct bool) {
+		for _, shared := range []bool{false, true} {
+			out := mkfifo(t, "out")
+			cfg := Config{Stdout: out, Direct: direct}
+			if shared {
+				cfg.Stderr = out
+			}
+			s := openIO(t, cfg)
+			exit(t, s, sh(t, s, "echo last words"))
+			within(t, time.Second, "drain", s.Drained()) // this does not wait
+			if n := holders(t, out); n != 1 {
+				t.Errorf("%d holders of the FIFO", n)
+			}
+			same(t, read(t, out, false).all(t), []byte("last words\n"))
+			eventually(t, "us to let go", func() (bool, string) { n := holders(t, out); return n == 0, fmt.Sprint(n) })
+		}
+	})
+}
+
+func TestCloseGivesUpWaitingForAReader(t *testing.T) {
+	byMode(t, func(t *testing.T, direct bool) {
+		out := mkfifo(t, "out")
+		s := openIO(t, Config{Stdout: out, Direct: direct})
+		exit(t, s, sh(t, s, "echo last words"))
+		within(t, time.Second, "drain", s.Drained())
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if n := holders(t, out); n != 0 {
+			t.Errorf("%d holders of the FIFO", n)
+		}
 	})
 }
 

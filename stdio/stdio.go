@@ -49,9 +49,11 @@ type Config struct {
 // called concurrently.
 type IO struct {
 	cfg     Config
-	drained chan struct{} // closed by settle, or by Close
-	closing sync.Once     // runs close
-	closed  error         // what close returned
+	drained chan struct{}  // closed by settle, or by Close
+	gone    chan struct{}  // closed by Close: nobody need wait for anything any more
+	tails   sync.WaitGroup // what goes on after the drain: see farewell
+	closing sync.Once      // runs close
+	closed  error          // what close returned
 
 	mu      sync.Mutex // guards what follows; never held while waiting
 	state   state
@@ -59,7 +61,8 @@ type IO struct {
 	files   [3]*os.File // what the process holds, until Start
 	relays  []*relay    // of stdin, stdout and stderr, as far as they are relayed
 	outputs int         // relays of output that run
-	keeper  *os.File    // stdin's FIFO, held open for reading and writing until CloseStdin
+	keeper  int         // stdin's FIFO, held open for reading and writing until CloseStdin; or -1
+	holds   []int       // FIFOs that the process writes to itself, held open like that until it exits
 	loggers []*logger
 	master  *end // the console; set by Attach, released by the relays
 	size    *unix.Winsize
@@ -81,7 +84,7 @@ func Open(ctx context.Context, cfg Config) (*IO, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &IO{cfg: cfg, drained: make(chan struct{})}
+	s := &IO{cfg: cfg, keeper: -1, drained: make(chan struct{}), gone: make(chan struct{})}
 	if err := s.open(ctx); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
@@ -151,7 +154,7 @@ func (s *IO) launch() {
 				r.drain(s.exited.Add(drainLimit))
 			}
 		}
-		go r.run(s.ended)
+		go r.run(s.ended, s.gone)
 	}
 	s.settle()
 }
@@ -171,7 +174,11 @@ func (s *IO) ended(r *relay) {
 // settle declares the output drained once the process is gone and no relay of output is left.
 // Nobody needs input then. Called with mu held.
 func (s *IO) settle() {
-	if s.state != started || s.exited.IsZero() || s.outputs > 0 || isClosed(s.drained) {
+	if s.state != started || s.exited.IsZero() {
+		return
+	}
+	s.letGo()
+	if s.outputs > 0 || isClosed(s.drained) {
 		return
 	}
 	s.dropKeeper()
@@ -193,9 +200,9 @@ func (s *IO) CloseStdin() error {
 
 // dropKeeper gives up the writer that keeps stdin's FIFO from ending. Called with mu held.
 func (s *IO) dropKeeper() {
-	if s.keeper != nil {
-		s.keeper.Close() //nolint:errcheck // nothing was written to it
-		s.keeper = nil
+	if s.keeper >= 0 {
+		unix.Close(s.keeper) //nolint:errcheck // nothing was written to it
+		s.keeper = -1
 	}
 }
 
@@ -252,8 +259,10 @@ func (s *IO) close() error {
 	s.mu.Lock()
 	running := s.state == started
 	s.state = closed
+	close(s.gone)
 	errs := []error{closeFiles(s.files[:])}
 	s.dropKeeper()
+	s.letGo()
 	for _, r := range s.relays {
 		if running {
 			r.cut()
@@ -262,6 +271,7 @@ func (s *IO) close() error {
 		}
 	}
 	s.mu.Unlock()
+	s.tails.Wait()
 	if running {
 		errs = append(errs, s.join())
 	}

@@ -1,0 +1,58 @@
+package stdio
+
+import (
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// A client that is not there yet, or is being restarted, is looked for at intervals that
+	// grow from the first to the second. Nothing else tells of a reader that opens a FIFO.
+	firstLook = 5 * time.Millisecond
+	lastLook  = time.Second
+)
+
+// heir opens the FIFO at fd, which we hold at both ends, for writing alone. Without descriptors
+// left it returns -1.
+func heir(fd int) (writer int) {
+	writer, err := reopen(fd, unix.O_WRONLY|unix.O_NONBLOCK)
+	if err != nil {
+		return -1
+	}
+	return writer
+}
+
+// farewell ends the stream of an output FIFO, when writer, its heir, is all that we hold of it. If
+// the client has the FIFO open the end is immediate. If it has not, what is in the FIFO would be
+// lost and the client, coming to open it, would wait for ever: then the writer stays until a
+// reader is there, or until gone is closed. Farewell returns the function that waits for that; nil
+// if there is nothing to wait for.
+func farewell(writer int, gone <-chan struct{}) (wait func()) {
+	if writer < 0 {
+		return nil
+	}
+	if isClosed(gone) || hasReader(writer) {
+		unix.Close(writer) //nolint:errcheck // a FIFO has nothing to flush
+		return nil
+	}
+	return func() {
+		defer unix.Close(writer) //nolint:errcheck // as above
+		for pause := firstLook; !hasReader(writer); pause = min(2*pause, lastLook) {
+			timer := time.NewTimer(pause)
+			select {
+			case <-timer.C:
+			case <-gone:
+				timer.Stop()
+				return
+			}
+		}
+	}
+}
+
+// hasReader tells whether anybody holds the FIFO that fd writes to open for reading.
+func hasReader(fd int) bool {
+	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
+	_, err := unix.Poll(fds, 0)
+	return err == nil && fds[0].Revents&unix.POLLERR == 0
+}
