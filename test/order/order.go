@@ -31,6 +31,7 @@ func Check(events []client.Event, opts ...Option) error {
 	w := &walk{
 		tasks:          map[string]*task{},
 		beginsInMiddle: slices.Contains(opts, BeginsInMiddle),
+		execsDeleted:   slices.Contains(opts, ExecsDeleted),
 	}
 	for i, ev := range events {
 		w.index, w.current = i, ev

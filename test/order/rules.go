@@ -40,4 +40,7 @@ const (
 	BeginsInMiddle Option = iota
 	// EndsInMiddle is for a log that is read while processes still run.
 	EndsInMiddle
+	// ExecsDeleted is for a history in which exec processes were deleted before their start and
+	// their ids used again, of which the log says nothing.
+	ExecsDeleted
 )

@@ -31,7 +31,8 @@ func (w *walk) added(t *task, exec string) {
 	switch {
 	case t.state == exited:
 		w.report(AddedOnce, "the task has exited")
-	case p.state != absent && p.state != unknown && p.state != deleted:
+	case p.state == running, p.state == created && !w.execsDeleted:
+		// The deletion of an exec process has no event (contract 3.6), so an id may come again.
 		w.report(AddedOnce, "the exec process is %s", p.state)
 	}
 	*p = process{state: created}

@@ -51,6 +51,7 @@ type walk struct {
 	tasks          map[string]*task
 	namespace      string
 	beginsInMiddle bool
+	execsDeleted   bool
 
 	index      int
 	current    client.Event

@@ -1,0 +1,157 @@
+package process
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/containerd/containerd/api/events"
+	"github.com/containerd/errdefs"
+
+	"holdfast/internal/reaper"
+	"holdfast/runc"
+	"holdfast/stdio"
+)
+
+// ExecConfig describes an exec process to add.
+type ExecConfig struct {
+	ID       string
+	Process  []byte // JSON of the runtime specification, whose terminal is that of Terminal
+	Terminal bool
+	Stdin    string // as stdio.Config has them
+	Stdout   string
+	Stderr   string
+}
+
+// execProcess is a further process in a container.
+type execProcess struct {
+	*process
+	cfg    ExecConfig
+	delete flight
+}
+
+// Exec adds an exec process, which waits for Start. An id may be used again once it is deleted.
+func (c *Container) Exec(cfg ExecConfig) error {
+	if err := c.init.allow(Exec); err != nil {
+		return err
+	}
+	if c.cfg.Checkpoint != "" && c.init.alive() == nil {
+		return refuse(c.init.name, Created, Exec)
+	}
+	e := &execProcess{cfg: cfg, process: newProcess(fmt.Sprintf("exec %s of task %s", cfg.ID, c.cfg.ID), &execTable)}
+	// Nobody else has seen the exec, so the turn is free. A Start that is quicker than the event
+	// waits for it.
+	e.turn <- struct{}{}
+	defer e.give()
+	if err := c.add(e); err != nil {
+		return err
+	}
+	c.cfg.Events.Append(&events.TaskExecAdded{ContainerID: c.cfg.ID, ExecID: cfg.ID})
+	return nil
+}
+
+func (c *Container) add(e *execProcess) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.execs[e.cfg.ID] != nil {
+		return fmt.Errorf("id %s: %w", e.cfg.ID, errdefs.ErrAlreadyExists)
+	}
+	if c.abandoned {
+		return refuse(c.init.name, Stopped, Exec)
+	}
+	c.execs[e.cfg.ID] = e
+	return nil
+}
+
+// startExec has the runtime run the exec.
+func (c *Container) startExec(ctx context.Context, e *execProcess) (int, error) {
+	var child *reaper.Child
+	inside := false
+	err := e.do(ctx, Start, func() (err error) {
+		if inside = c.gate.enter(); !inside {
+			return fmt.Errorf("container %s init process is not running: %w", c.cfg.ID, errdefs.ErrFailedPrecondition)
+		}
+		child, err = c.run(ctx, e)
+		return err
+	}, func() {
+		c.cfg.Events.Append(&events.TaskExecStarted{
+			ContainerID: c.cfg.ID, ExecID: e.cfg.ID, Pid: uint32(child.Pid()), //nolint:gosec // positive, below 2^22
+		})
+		go c.liveExec(e, child)
+	})
+	if err != nil {
+		if inside {
+			c.gate.leave()
+		}
+		if e.current() == Failed {
+			e.finish(reaper.Exit{})
+		}
+		return 0, err
+	}
+	return child.Pid(), nil
+}
+
+// run starts the process of e. If it fails nothing runs and nothing is left open.
+func (c *Container) run(ctx context.Context, e *execProcess) (*reaper.Child, error) {
+	io, err := stdio.Open(ctx, stdio.Config{
+		Stdin: e.cfg.Stdin, Stdout: e.cfg.Stdout, Stderr: e.cfg.Stderr, Terminal: e.cfg.Terminal,
+		UID: c.cfg.IOUID, GID: c.cfg.IOGID, ID: e.cfg.ID, Namespace: c.cfg.Namespace, Log: c.cfg.Log,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("open stdio of %s: %w", e.name, err)
+	}
+	limited, cancel := detach(ctx, Exec)
+	defer cancel()
+	child, console, err := c.cfg.Runtime.Exec(limited, runc.ExecConfig{
+		Streams: streamsOf(io), Console: e.cfg.Terminal, Process: e.cfg.Process, ID: e.cfg.ID,
+	})
+	if err != nil {
+		return nil, errors.Join(err, io.Close())
+	}
+	if err := errors.Join(connect(io, console), e.attach(io)); err != nil {
+		err = fmt.Errorf("connect stdio of %s: %w", e.name, err)
+		return nil, errors.Join(err, signalChild(child, killSignal), io.Close())
+	}
+	e.born(child)
+	if c.gate.closed() {
+		// The init process died meanwhile, and its life may have killed the others before this
+		// one was there.
+		if err := signalChild(child, killSignal); err != nil {
+			c.cfg.Log.Error("late exec not killed", "task", c.cfg.ID, "exec", e.cfg.ID, "err", err)
+		}
+	}
+	return child, nil
+}
+
+// deleteExec frees an exec and forgets it.
+func (c *Container) deleteExec(ctx context.Context, id string) (int, reaper.Exit, error) {
+	e, err := c.exec(id)
+	if err != nil {
+		return 0, reaper.Exit{}, err
+	}
+	exit, err := e.delete.join(ctx, func() (reaper.Exit, error) {
+		ctx, cancel := context.WithTimeout(context.Background(), limits[Delete])
+		defer cancel()
+		err := e.do(ctx, Delete, func() error { return e.free(ctx) }, func() {
+			e.finish(reaper.Exit{})
+			c.drop(id)
+		})
+		return e.info().Exit, err
+	})
+	return e.info().Pid, exit, err
+}
+
+func (c *Container) drop(id string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.execs, id)
+}
+
+// free lets the output of the exec drain and closes its streams. It may be repeated.
+func (e *execProcess) free(ctx context.Context) error {
+	drain(ctx, e.process)
+	if io := e.stdio(); io != nil {
+		return io.Close()
+	}
+	return nil
+}

@@ -1,0 +1,182 @@
+package process
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/containerd/containerd/api/events"
+
+	"holdfast/internal/mount"
+	"holdfast/internal/reaper"
+	"holdfast/runc"
+)
+
+// startInit lets the init process run the user's program, or restores it from its checkpoint.
+func (c *Container) startInit(ctx context.Context) (int, error) {
+	run := func() error {
+		limited, cancel := detach(ctx, Start)
+		defer cancel()
+		return c.cfg.Runtime.Start(limited)
+	}
+	commit := func() { c.cfg.Events.Append(&events.TaskStart{ContainerID: c.cfg.ID, Pid: c.pid()}) }
+	if c.cfg.Checkpoint != "" {
+		run = func() error { return c.restore(ctx) }
+		started := commit
+		commit = func() {
+			started()
+			c.begin(c.init.alive())
+		}
+	}
+	if err := c.init.do(ctx, Start, run, commit); err != nil {
+		return 0, err
+	}
+	return c.init.info().Pid, nil
+}
+
+func (c *Container) pid() uint32 { return uint32(c.init.info().Pid) } //nolint:gosec // positive, below 2^22
+
+// restore brings the init process back from its checkpoint. The turn is ours.
+func (c *Container) restore(ctx context.Context) error {
+	limited, cancel := detach(ctx, Checkpoint)
+	defer cancel()
+	work := c.cfg.CRIUWork
+	if work == "" {
+		work = filepath.Join(c.cfg.Bundle, "work")
+	}
+	io := c.init.stdio()
+	child, console, err := c.cfg.Runtime.Restore(limited, runc.RestoreConfig{
+		Streams: streamsOf(io), Console: c.cfg.Terminal, NoPivot: c.cfg.NoPivot,
+		Image: c.cfg.Checkpoint, Work: work,
+	})
+	if err != nil {
+		return err
+	}
+	if err := connect(io, console); err != nil {
+		err = fmt.Errorf("connect stdio of task %s: %w", c.cfg.ID, err)
+		return errors.Join(err, c.cfg.Runtime.Delete(limited, true))
+	}
+	c.init.born(child)
+	c.watchMemory(child)
+	return nil
+}
+
+// Pause freezes all processes of the container. It waits for the runtime.
+func (c *Container) Pause(ctx context.Context) error {
+	return c.command(ctx, Pause, c.cfg.Runtime.Pause, &events.TaskPaused{ContainerID: c.cfg.ID})
+}
+
+// Resume lets the processes of a paused container go on. It waits for the runtime.
+func (c *Container) Resume(ctx context.Context) error {
+	return c.command(ctx, Resume, c.cfg.Runtime.Resume, &events.TaskResumed{ContainerID: c.cfg.ID})
+}
+
+// Update changes the resource limits; resources is JSON of the runtime specification. It waits
+// for the runtime.
+func (c *Container) Update(ctx context.Context, resources []byte) error {
+	run := func(ctx context.Context) error { return c.cfg.Runtime.Update(ctx, resources) }
+	return c.command(ctx, Update, run, nil)
+}
+
+// Checkpoint writes the container to disk. It waits for the runtime, which may take minutes.
+func (c *Container) Checkpoint(ctx context.Context, cfg runc.CheckpointConfig) error {
+	run := func(ctx context.Context) error { return c.cfg.Runtime.Checkpoint(ctx, cfg) }
+	return c.command(ctx, Checkpoint, run, &events.TaskCheckpointed{ContainerID: c.cfg.ID, Checkpoint: cfg.Image})
+}
+
+// deleteInit is the work of Delete for the init process.
+func (c *Container) deleteInit() (reaper.Exit, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), limits[Delete])
+	defer cancel()
+	if err := c.endCreated(ctx); err != nil {
+		return reaper.Exit{}, err
+	}
+	err := c.init.do(ctx, Delete, func() error { return c.free(ctx) }, func() {
+		// A restored container that was never started has waiters, but no life to free them.
+		c.init.finish(reaper.Exit{})
+		c.cfg.Forget()
+		exit := c.init.info().Exit
+		c.cfg.Events.Append(&events.TaskDelete{
+			ContainerID: c.cfg.ID, Pid: c.pid(), ExitStatus: uint32(exit.Status), //nolint:gosec // 0 to 255
+			ExitedAt: timestamp(exit.At),
+		})
+	})
+	return c.init.info().Exit, err
+}
+
+// endCreated kills an init process that was never started and waits for its life to log the
+// exit, so that a delete always follows an exit.
+func (c *Container) endCreated(ctx context.Context) error {
+	child := c.init.alive()
+	if child == nil || c.init.current() != Created {
+		return nil
+	}
+	if err := signalChild(child, killSignal); err != nil {
+		return err
+	}
+	if _, err := c.init.wait(ctx); err != nil {
+		return fmt.Errorf("cannot delete task %s: its init process %d does not die; see its state in /proc: %w", c.cfg.ID, child.Pid(), err)
+	}
+	return nil
+}
+
+// free gives back all that the container holds. Every step may be repeated. The output is
+// drained while the runtime deletes, since each has its own limit and a client may have but 10 s
+// for both (contract T42).
+func (c *Container) free(ctx context.Context) error {
+	var wg sync.WaitGroup
+	for _, e := range c.all() {
+		wg.Go(func() { c.reportStuck(e.free(ctx)) })
+	}
+	wg.Go(func() { drain(ctx, c.init) })
+	err := c.cfg.Runtime.Delete(ctx, false)
+	if errors.Is(err, runc.ErrNotFound) {
+		err = nil
+	}
+	wg.Wait()
+	if io := c.init.stdio(); io != nil {
+		err = errors.Join(err, io.Close())
+	}
+	if c.mounted {
+		err = errors.Join(err, mount.Unmount(ctx, c.rootfs()))
+	}
+	return err
+}
+
+func (c *Container) reportStuck(err error) {
+	if err != nil {
+		c.cfg.Log.Error("stdio not freed", "task", c.cfg.ID, "err", err)
+	}
+}
+
+// drain waits until the output of p has reached its reader, or was cut: the limit for that began
+// with the exit, and is stdio's.
+func drain(ctx context.Context, p *process) {
+	io := p.stdio()
+	if io == nil || p.alive() == nil {
+		return
+	}
+	select {
+	case <-io.Drained():
+	case <-ctx.Done():
+	}
+}
+
+// command runs one runtime command under the turn and logs event, unless that is nil.
+func (c *Container) command(ctx context.Context, op Op, run func(context.Context) error, event message) error {
+	return c.init.do(ctx, op, func() error {
+		limited, cancel := detach(ctx, op)
+		defer cancel()
+		began := time.Now()
+		err := run(limited)
+		c.cfg.Log.Debug("runtime command", "task", c.cfg.ID, "op", op.String(), "took", time.Since(began), "err", err)
+		return err
+	}, func() {
+		if event != nil {
+			c.cfg.Events.Append(event)
+		}
+	})
+}

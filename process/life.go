@@ -1,0 +1,171 @@
+package process
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"time"
+
+	"github.com/containerd/containerd/api/events"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"holdfast/internal/reaper"
+)
+
+// message is an event of containerd.events.
+type message = proto.Message
+
+// patience is how long a life waits for execs before it says for whom it waits.
+const patience = 10 * time.Second
+
+// live is the life of the init process. Its order is what is promised: OOM before exit, the
+// exits of the execs before that of the init process, and the exit last.
+func (c *Container) live(child *reaper.Child) {
+	defer c.outlive(c.init)
+	<-child.Done()
+	exit := child.Exit()
+	c.init.stdio().Exited()
+	empty := c.gate.close()
+	if c.watch != nil {
+		c.watch.Close()
+	}
+	c.killRest()
+	c.await(empty)
+	ctx := context.Background() // a life is nobody's request
+	err := c.init.do(ctx, Exit, func() error {
+		c.thawDead(ctx)
+		return nil
+	}, func() { c.exited(exit) })
+	if err != nil {
+		c.cfg.Log.Error("exit not logged", "task", c.cfg.ID, "pid", child.Pid(), "err", err)
+	}
+	c.abandon()
+}
+
+// exited keeps the exit of the init process, logs it and frees the waiters, in this order: who
+// wakes and deletes at once shall find the record written and the event in the log.
+func (c *Container) exited(exit reaper.Exit) {
+	pid := c.init.info().Pid
+	if err := writeExitRecord(c.cfg.Bundle, pid, exit); err != nil {
+		c.cfg.Log.Warn("exit not recorded; if the shim dies now its status is lost", "task", c.cfg.ID, "err", err)
+	}
+	c.cfg.Events.Append(taskExit(c.cfg.ID, c.cfg.ID, pid, exit))
+	c.init.finish(exit)
+	c.cfg.Log.Info("task exited", "task", c.cfg.ID, "pid", pid, "status", exit.Status)
+}
+
+// liveExec is the life of an exec.
+func (c *Container) liveExec(e *execProcess, child *reaper.Child) {
+	defer c.gate.leave()
+	defer c.outlive(e.process)
+	<-child.Done()
+	exit := child.Exit()
+	e.stdio().Exited()
+	err := e.do(context.Background(), Exit, nil, func() {
+		c.cfg.Events.Append(taskExit(c.cfg.ID, e.cfg.ID, child.Pid(), exit))
+		e.finish(exit)
+	})
+	if err != nil {
+		c.cfg.Log.Error("exit not logged", "task", c.cfg.ID, "exec", e.cfg.ID, "pid", child.Pid(), "err", err)
+	}
+}
+
+// outlive turns a panic of a life into an exit with status 255, so that a bug in one container
+// does not end the others and nobody waits for ever.
+func (c *Container) outlive(p *process) {
+	cause := recover()
+	if cause == nil {
+		return
+	}
+	c.cfg.Log.Error("panic", "task", c.cfg.ID, "err", fmt.Sprint(cause), "stack", string(debug.Stack()))
+	p.finish(reaper.Exit{Status: 255, At: time.Now()})
+}
+
+func taskExit(container, id string, pid int, exit reaper.Exit) *events.TaskExit {
+	return &events.TaskExit{
+		ContainerID: container,
+		ID:          id,
+		Pid:         uint32(pid),         //nolint:gosec // positive, below 2^22
+		ExitStatus:  uint32(exit.Status), //nolint:gosec // 0 to 255
+		ExitedAt:    timestamp(exit.At),
+	}
+}
+
+// timestamp returns t for the wire. The zero time is sent as such, since a missing field reads
+// as the year 1970 (contract 3.1).
+func timestamp(t time.Time) *timestamppb.Timestamp { return timestamppb.New(t) }
+
+// killRest ends what the death of the init process did not: with a pid namespace that is not the
+// container's own, its other processes live on (contract 8.4).
+func (c *Container) killRest() {
+	if c.spec.PrivatePID {
+		return
+	}
+	ctx, cancel := detach(context.Background(), Kill)
+	defer cancel()
+	if err := c.killAll(ctx, killSignal); err != nil {
+		c.cfg.Log.Warn("processes may be left", "task", c.cfg.ID, "err", err)
+	}
+}
+
+// await waits until all execs have logged their exits. That has no limit: an exit that is
+// announced too early is worse than one that is late. It does say for whom it waits.
+func (c *Container) await(empty <-chan struct{}) {
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	select {
+	case <-empty:
+		return
+	case <-timer.C:
+	}
+	for _, e := range c.all() {
+		if info := e.info(); info.State == Running || info.State == Created {
+			c.cfg.Log.Warn("the exit of the task waits for an exec", "task", c.cfg.ID, "exec", e.cfg.ID, "pid", info.Pid)
+		}
+	}
+	<-empty
+}
+
+// thawDead thaws the control group of a container that died while it was paused, or it could not
+// be deleted (contract T33). The turn is ours.
+func (c *Container) thawDead(ctx context.Context) {
+	if c.init.current() != Paused {
+		return
+	}
+	group := c.cgroup()
+	if group == nil {
+		return
+	}
+	if err := group.Thaw(); err != nil {
+		limited, cancel := detach(ctx, Resume)
+		defer cancel()
+		if err2 := c.cfg.Runtime.Resume(limited); err2 != nil {
+			c.cfg.Log.Warn("task not thawed", "task", c.cfg.ID, "err", err, "then", err2)
+		}
+	}
+}
+
+// abandon frees the waiters of execs that can never start any more.
+func (c *Container) abandon() {
+	c.mu.Lock()
+	c.abandoned = true
+	c.mu.Unlock()
+	for _, e := range c.all() {
+		// Only a created exec is abandoned; the refusal of the others is what is wanted.
+		if e.do(context.Background(), Abandon, nil, nil) == nil {
+			e.finish(reaper.Exit{})
+		}
+	}
+}
+
+// killedForMemory logs an OOM kill, and leaves the file by which CRI-O learns of it (managers.md).
+func (c *Container) killedForMemory() {
+	path := filepath.Join(c.cfg.Bundle, "oom")
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		c.cfg.Log.Warn("OOM kill not recorded", "task", c.cfg.ID, "err", err)
+	}
+	c.cfg.Events.Append(&events.TaskOOM{ContainerID: c.cfg.ID})
+}

@@ -1,0 +1,45 @@
+package process
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/containerd/errdefs"
+	"google.golang.org/protobuf/proto"
+)
+
+// Stats returns the numbers of the container's control group, as one of the two messages of
+// containerd's cgroups module. Without a control group it is errdefs.ErrNotFound.
+func (c *Container) Stats() (proto.Message, error) {
+	group := c.cgroup()
+	if group == nil {
+		return nil, fmt.Errorf("cgroup does not exist: %w", errdefs.ErrNotFound)
+	}
+	return group.Stats()
+}
+
+// Pids returns the pids of the container's processes. It never fails, and as long as the
+// container is not deleted it names at least its init process, dead or alive: managers take an
+// empty answer for a leaked shim and throw the exit status away (managers.md, surprise 1). Execs
+// of ours are in the map, by pid.
+func (c *Container) Pids(ctx context.Context) (pids []int, execs map[int]string) {
+	if group := c.cgroup(); group != nil {
+		var err error
+		if pids, err = group.Pids(); err != nil {
+			c.cfg.Log.Debug("pids not read from the control group", "task", c.cfg.ID, "err", err)
+		}
+	}
+	execs = map[int]string{}
+	for _, e := range c.all() {
+		if info := e.info(); info.Pid != 0 && info.State == Running {
+			execs[info.Pid] = e.cfg.ID
+			pids = append(pids, info.Pid)
+		}
+	}
+	if pid := c.init.info().Pid; pid != 0 {
+		pids = append(pids, pid)
+	}
+	slices.Sort(pids)
+	return slices.Compact(pids), execs
+}
