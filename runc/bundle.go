@@ -1,0 +1,117 @@
+package runc
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+)
+
+const (
+	specLimit = 64 << 20 // bytes of config.json; 128 KiB is already a large one
+	maxPid    = 1 << 22  // PID_MAX_LIMIT of the kernel
+)
+
+// Spec is what the shim wants to know of a container's config.json.
+type Spec struct {
+	Terminal     bool              // process.terminal
+	SELinuxLabel string            // process.selinuxLabel
+	Root         string            // root.path: absolute, or relative to the bundle
+	Annotations  map[string]string // annotations
+	CgroupsPath  string            // linux.cgroupsPath
+	MemoryLimit  int64             // linux.resources.memory.limit in bytes; 0 or negative: none
+	// PrivatePID tells that the container has a pid namespace of its own, so that its processes
+	// die with its init. An entry with a path joins somebody else's namespace (contract 8.4).
+	PrivatePID bool
+}
+
+// ReadSpec reads config.json in bundle. If it fails, the Spec is the zero value, which is the
+// safe one: shared pid namespace, no limit. The error matches no kind.
+func ReadSpec(bundle string) (Spec, error) {
+	path := filepath.Join(bundle, "config.json")
+	f, err := os.Open(path)
+	if err != nil {
+		return Spec{}, fmt.Errorf("read %s: %v", path, err) //nolint:errorlint // no ENOENT for ttrpc to take for "no such task"
+	}
+	defer f.Close() //nolint:errcheck // only read
+	spec, err := parseSpec(f)
+	if err != nil {
+		return Spec{}, fmt.Errorf("read %s: %v", path, err) //nolint:errorlint // see above
+	}
+	return spec, nil
+}
+
+// parseSpec decodes only the fields that are asked for; the rest is skipped without being built.
+func parseSpec(r io.Reader) (Spec, error) {
+	var c struct {
+		Process struct {
+			Terminal     bool
+			SelinuxLabel string
+		}
+		Root        struct{ Path string }
+		Annotations map[string]string
+		Linux       struct {
+			Namespaces  []struct{ Type, Path string }
+			CgroupsPath string
+			Resources   struct {
+				Memory struct{ Limit int64 }
+			}
+		}
+	}
+	limited := &io.LimitedReader{R: r, N: specLimit + 1}
+	err := json.NewDecoder(limited).Decode(&c)
+	if limited.N <= 0 {
+		return Spec{}, fmt.Errorf("it is larger than %d bytes", specLimit)
+	}
+	if err != nil {
+		return Spec{}, err
+	}
+	spec := Spec{
+		Terminal:     c.Process.Terminal,
+		SELinuxLabel: c.Process.SelinuxLabel,
+		Root:         c.Root.Path,
+		Annotations:  c.Annotations,
+		CgroupsPath:  c.Linux.CgroupsPath,
+		MemoryLimit:  c.Linux.Resources.Memory.Limit,
+	}
+	for _, ns := range c.Linux.Namespaces {
+		if ns.Type == "pid" {
+			spec.PrivatePID = ns.Path == ""
+		}
+	}
+	return spec, nil
+}
+
+// readPid reads a pid file.
+func readPid(path string) (int, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close() //nolint:errcheck // only read
+	content, err := readAll(f, 32)
+	if err != nil {
+		return 0, err
+	}
+	pid, err := parsePid(content)
+	if err != nil {
+		return 0, fmt.Errorf("pid file %s: %w", path, err)
+	}
+	return pid, nil
+}
+
+// parsePid is strict: what is half written, or was meant for somebody else, must not become the
+// pid of a stranger. A final newline is let pass.
+func parsePid(content []byte) (int, error) {
+	text := string(content)
+	if n := len(text); n > 0 && text[n-1] == '\n' {
+		text = text[:n-1]
+	}
+	pid, err := strconv.ParseUint(text, 10, 32)
+	if err != nil || pid == 0 || pid > maxPid || text[0] == '0' {
+		return 0, fmt.Errorf("%q is not a pid", text)
+	}
+	return int(pid), nil
+}
