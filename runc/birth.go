@@ -70,8 +70,8 @@ func (r *Runtime) Create(ctx context.Context, cfg CreateConfig) (*reaper.Child, 
 }
 
 // Exec runs one more process in the container. It returns the process, which may be dead already,
-// and the master of its console if there is one, in non-blocking mode. If it fails, a process
-// that was known is dead.
+// and the master of its console if there is one, in non-blocking mode. If it fails, the process is
+// dead, unless the runtime has ended without telling its pid.
 func (r *Runtime) Exec(ctx context.Context, cfg ExecConfig) (*reaper.Child, *os.File, error) {
 	if cfg.ID == "" || strings.ContainsAny(cfg.ID, "/\x00") {
 		return nil, nil, fmt.Errorf("cannot exec %q: its id names files and must be neither empty nor hold a slash: %w", cfg.ID, errdefs.ErrInvalidArgument)
@@ -205,10 +205,7 @@ func (r *Runtime) unusable(verb string, cause error) *Error {
 func (r *Runtime) undo(ctx context.Context, b birth, child *reaper.Child, cause error) error {
 	if child != nil {
 		_ = child.Signal(unix.SIGKILL) // an error says that it is dead
-		select {
-		case <-child.Done():
-		case <-time.After(killWait): // in uninterruptible sleep; it dies when that ends
-		}
+		_ = within(child, killWait)    // if not, it dies when its uninterruptible sleep ends
 	}
 	if !b.container() {
 		return cause

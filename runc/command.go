@@ -30,11 +30,15 @@ const capLimit = 16 << 10
 // uninterruptible sleep or in a frozen cgroup takes more than moments.
 const killWait = 10 * time.Second
 
+// cleanupWait is how long a runtime may take to clean up when the process that it waited for has
+// been killed. The runtimes tried took milliseconds.
+const cleanupWait = 2 * time.Second
+
 // execute runs c to its end. It is the only place where the runtime's binary is executed. The
 // error is an *Error.
 //
-// When ctx ends before the command does, the command's process group is killed. Its process is
-// reaped when execute returns, unless the error says that it does not die.
+// When ctx ends before the command does, the command is killed with all that it has begun. Its
+// process is reaped when execute returns, unless the error says that it does not die.
 func (r *Runtime) execute(ctx context.Context, c command) error {
 	if err := ctx.Err(); err != nil {
 		return r.failure(c.verb, fmt.Errorf("not run, since the time for it is over: %w", err))
@@ -121,8 +125,8 @@ func (c command) files(out *buffer) []*os.File {
 	return []*os.File{c.stdin, out.File, out.File}
 }
 
-// await waits for the command's end. If ctx ends first, it kills the command's group and returns
-// what was seen of it.
+// await waits for the command's end. If ctx ends first, it kills the command and all that the
+// command has begun, and returns what was seen of them.
 func (r *Runtime) await(ctx context.Context, verb string, child *reaper.Child) error {
 	began := time.Now()
 	select {
@@ -130,22 +134,38 @@ func (r *Runtime) await(ctx context.Context, verb string, child *reaper.Child) e
 		return nil
 	case <-ctx.Done():
 	}
-	where := groupState(child.Pid())
-	select {
-	case <-child.Done():
+	where := describe(child.Pid())
+	if within(child, 0) {
 		return nil // it made it after all
-	default:
 	}
 	took := time.Since(began).Round(time.Millisecond)
 	name := filepath.Base(r.binary()) + " " + verb
-	// The leader is not reaped yet or about to be, so the group is still the command's; an error
-	// says that it has just ended.
-	_ = child.SignalGroup(unix.SIGKILL)
+	// Without its hook, or the process it was about to make a container, a runtime that was
+	// waiting for these fails by itself and cleans up, as nobody else can.
+	if !killFamily(child.Pid()) || !within(child, cleanupWait) {
+		_ = child.SignalGroup(unix.SIGKILL) // an error says that it has just ended
+	}
+	if within(child, killWait) {
+		return fmt.Errorf("%q did not end within %v and was killed; %s; see what it waited for, then try again", name, took, where)
+	}
+	return fmt.Errorf("%q did not end within %v and does not die of SIGKILL; %s; free what it waits for, then try again",
+		name, took, describe(child.Pid()))
+}
+
+// within tells whether a child ends in time.
+func within(child *reaper.Child, limit time.Duration) bool {
+	if limit == 0 {
+		select {
+		case <-child.Done():
+			return true
+		default:
+			return false
+		}
+	}
 	select {
 	case <-child.Done():
-		return fmt.Errorf("%q did not end within %v and was killed; %s; see what it waited for, then try again", name, took, where)
-	case <-time.After(killWait):
-		return fmt.Errorf("%q did not end within %v and does not die of SIGKILL; %s; free what it waits for, then try again",
-			name, took, groupState(child.Pid()))
+		return true
+	case <-time.After(limit):
+		return false
 	}
 }

@@ -284,12 +284,7 @@ func TestHangEndsWithTheContextAndTellsWhere(t *testing.T) {
 	}
 	hung := *r
 	hung.Binary = script
-	ctx, cancel := context.WithCancel(t.Context())
-	go func() {
-		defer cancel()
-		poll(t, "the command's own child", func() bool { _, err := os.Stat(pidFile); return err == nil })
-	}()
-	err := hung.Pause(ctx)
+	err := hung.Pause(until(t, "its own child", exists(pidFile)))
 	if !errors.Is(err, ErrHung) || !errors.Is(err, context.DeadlineExceeded) {
 		t.Fatalf("error %v, want ErrHung", err)
 	}

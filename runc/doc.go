@@ -3,9 +3,10 @@
 //
 // The runtime's binary is executed in one place, command.go, always in the same way: global
 // flags, then the verb, in the bundle, with our environment, in a process group of its own and
-// with a log file of its own. A context bounds the command; when it ends the whole group is
-// killed and the error tells where it hung. Output of a command goes into an anonymous file and
-// never into a pipe, so a hook that keeps its stderr open cannot hold us up.
+// with a log file of its own. A context bounds the command; when it ends, all that the command
+// has begun is killed, then the command itself, and the error tells where they hung. Output of a
+// command goes into an anonymous file and never into a pipe, so a hook that keeps its stderr open
+// cannot hold us up.
 //
 // What a command leaves behind (the init process of a container, an exec process) comes to the
 // caller as a [reaper.Child]; the master of its console, if it has one, as an [os.File]. Both are

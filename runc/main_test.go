@@ -143,6 +143,30 @@ func poll(t *testing.T, what string, ok func() bool) {
 	}
 }
 
+// until returns a context that ends as soon as something holds.
+func until(t *testing.T, what string, holds func() bool) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() { // ends at the latest with the limit
+		defer cancel()
+		for limit := time.Now().Add(20 * time.Second); time.Now().Before(limit); time.Sleep(5 * time.Millisecond) {
+			if holds() {
+				return
+			}
+		}
+		t.Errorf("waited in vain: %s", what)
+	}()
+	return ctx
+}
+
+// exists returns a condition.
+func exists(path string) func() bool {
+	return func() bool {
+		_, err := os.Stat(path)
+		return err == nil
+	}
+}
+
 // seen is a line that fakerunc has recorded.
 type seen struct {
 	Verb    string

@@ -130,18 +130,22 @@ func TestPidFileIsReadStrictly(t *testing.T) {
 }
 
 func TestStatIsReadAroundOddNames(t *testing.T) {
+	const rest = " 10 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4711 9 9"
 	for text, want := range map[string]proc{
-		"12 (runc) S 1 10 10 0 -1": {pid: "12", name: "runc", state: "S", pgrp: 10},
-		"12 (a) b (c) D 1 10 10 0": {pid: "12", name: "a) b (c", state: "D", pgrp: 10},
+		"12 (runc) S 1 12" + rest:    {pid: 12, ppid: 1, pgrp: 12, name: "runc", state: "S", start: "4711"},
+		"12 (a) b (c) D 3 10" + rest: {pid: 12, ppid: 3, pgrp: 10, name: "a) b (c", state: "D", start: "4711"},
 	} {
 		if got, ok := parseStat([]byte(text)); !ok || got != want {
 			t.Errorf("%q: %+v, %v", text, got, ok)
 		}
 	}
-	for _, text := range []string{"", "12", "12 (x", ")12 (", "12 (x) S", "12 (x) S 1 y"} {
+	for _, text := range []string{"", "12", "12 (x", ")12 (", "12 (x) S 1 1", "12 (x) S 1 y" + rest, "x (x) S 1 1" + rest, "12 (x) S - 1" + rest} {
 		if got, ok := parseStat([]byte(text)); ok {
 			t.Errorf("%q was taken for %+v", text, got)
 		}
+	}
+	if p, ok := readProc("/proc/self"); !ok || p.pid != os.Getpid() || p.ppid != os.Getppid() {
+		t.Errorf("we are %+v, %v", p, ok)
 	}
 	stack := "[<0>] do_wait+0x5b/0xf0\n[<0>] kernel_wait4+0xa9/0x150\n[<0>] a+1\n[<0>] b+1\n[<0>] c+1\n[<0>] d+1\n[<0>] e+1\n"
 	if got := stackNames([]byte(stack)); got != "do_wait < kernel_wait4 < a < b < c < d" {

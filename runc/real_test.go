@@ -83,6 +83,7 @@ func contain(t *testing.T, binary string, terminal bool, args ...string) *Runtim
 			t.Fatal(err)
 		}
 	}
+	cgroup := fmt.Sprintf("holdfast-runc-test-%d-%d", os.Getpid(), time.Now().UnixNano())
 	text, err := json.Marshal(object{
 		"ociVersion": "1.0.0",
 		"process":    processSpec(terminal, args...),
@@ -95,7 +96,7 @@ func contain(t *testing.T, binary string, terminal bool, args ...string) *Runtim
 		},
 		"linux": object{
 			"namespaces":  []object{{"type": "pid"}, {"type": "ipc"}, {"type": "uts"}, {"type": "mount"}},
-			"cgroupsPath": fmt.Sprintf("/holdfast-runc-test-%d-%d", os.Getpid(), time.Now().UnixNano()),
+			"cgroupsPath": "/" + cgroup,
 		},
 	})
 	if err != nil {
@@ -104,7 +105,12 @@ func contain(t *testing.T, binary string, terminal bool, args ...string) *Runtim
 	if err := os.WriteFile(filepath.Join(r.Bundle, "config.json"), text, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { deleteAtEnd(t, r) })
+	t.Cleanup(func() {
+		deleteAtEnd(t, r)
+		if left, err := filepath.Glob("/sys/fs/cgroup/*/" + cgroup); err != nil || len(left) > 0 {
+			t.Errorf("cgroups are left: %q, %v", left, err)
+		}
+	})
 	return r
 }
 
@@ -325,4 +331,52 @@ func TestRealRuntimeRefusesAMissingConsoleSocket(t *testing.T) {
 			t.Errorf("processes %v are left", pids)
 		}
 	})
+}
+
+// A hook that hangs, be it the runtime's child or that of the container's init, is killed with all
+// that the command has begun, and the runtime cleans up: init is in a session of its own and would
+// outlive the runtime's group.
+func TestRealCreateThatHangsInAHookIsUndone(t *testing.T) {
+	realRuntimes(t, func(t *testing.T, binary string) {
+		for _, kind := range []string{"prestart", "createRuntime", "createContainer"} {
+			t.Run(kind, func(t *testing.T) {
+				r := contain(t, binary, false, "sleep", "1000")
+				reached := filepath.Join(r.Bundle, "hook")
+				edit(t, r, func(spec object) {
+					spec["hooks"] = object{kind: []object{{
+						"path": "/bin/sh", "args": []string{"sh", "-c", "touch " + reached + "; exec sleep 1000"},
+					}}}
+				})
+				child, _, err := r.Create(until(t, "hook", exists(reached)), CreateConfig{})
+				if child != nil || !errors.Is(err, ErrHung) || !strings.Contains(err.Error(), "(sleep) in state") && !strings.Contains(err.Error(), "(sh) in state") {
+					t.Errorf("child %v, error %v", child, err)
+				}
+				poll(t, "all processes to end", func() bool { return len(offspring(t)) == 0 })
+				if err := r.Delete(t.Context(), false); !errors.Is(err, ErrNotFound) {
+					t.Errorf("delete: %v", err)
+				}
+			})
+		}
+	})
+}
+
+// edit changes a bundle's config.json.
+func edit(t *testing.T, r *Runtime, change func(spec object)) {
+	t.Helper()
+	path := filepath.Join(r.Bundle, "config.json")
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var spec object
+	if err := json.Unmarshal(content, &spec); err != nil {
+		t.Fatal(err)
+	}
+	change(spec)
+	if content, err = json.Marshal(spec); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
 }
