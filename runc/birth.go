@@ -84,7 +84,7 @@ func (r *Runtime) Exec(ctx context.Context, cfg ExecConfig) (*reaper.Child, *os.
 	}
 	defer os.Remove(process) //nolint:errcheck // goes with the bundle at the latest
 	pidFile := base + ".pid"
-	defer os.Remove(pidFile) //nolint:errcheck // see above
+	defer removePidFile(pidFile) //nolint:errcheck // see above
 	return r.bear(ctx, birth{
 		verb:    "exec",
 		pidFile: pidFile,

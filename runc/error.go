@@ -24,9 +24,9 @@ var (
 
 // Error is a failed runtime command.
 //
-// It matches its Kind, and the errdefs value that containerd shall see: NotFound, AlreadyExists,
-// FailedPrecondition or context.DeadlineExceeded. It never matches an errno or fs.ErrNotExist, which
-// ttrpc would take for "no such task".
+// It matches its Kind, and what containerd shall take it for: of package errdefs ErrNotFound,
+// ErrAlreadyExists or ErrFailedPrecondition, or context.DeadlineExceeded. It never matches an
+// errno or fs.ErrNotExist, which ttrpc would take for "no such task".
 type Error struct {
 	Op      string        // the verb
 	ID      string        // the container
