@@ -12,7 +12,7 @@ import (
 
 // Kinds of failure that callers treat in ways of their own, told by the runtime's words
 // (wording.go); test with errors.Is. To pause a container that is paused is ErrNotRunning with
-// runc 1.1 to 1.4, and no error with crun.
+// runc from 1.1 to 1.5, and no error with crun.
 var (
 	ErrNotFound   = errors.New("container does not exist")
 	ErrNotRunning = errors.New("container is not running")
