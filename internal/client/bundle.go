@@ -5,14 +5,21 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"google.golang.org/protobuf/types/known/anypb"
 )
 
+// cgroupNameLimit leaves room in a file name, of 255 bytes, for what a runtime adds.
+const cgroupNameLimit = 200
+
 // DefaultOCIVersion is the version a bundle claims unless BundleConfig says otherwise. crun up to
 // 1.8 refuses anything newer than 1.0.
 const DefaultOCIVersion = "1.0.2"
+
+// ProcessType is the type URL of the process in an Exec call, whose value is JSON.
+const ProcessType = "types.containerd.io/opencontainers/runtime-spec/1/Process"
 
 // BundleConfig describes a container whose programs are those of the host. The zero value, with
 // Args, is a container with its own namespaces and a writable root directory, run by root.
@@ -23,7 +30,7 @@ type BundleConfig struct {
 	Terminal       bool
 	UID            uint32 // the group is the same number
 	Hostname       string // "" = the name of the bundle directory
-	CgroupsPath    string // "" = the runtime's choice
+	CgroupsPath    string // "" = named after the whole path of the bundle, so that ids may be the same
 	HostPID        bool   // no pid namespace of its own
 	MemoryLimit    int64  // bytes; 0 = none
 	ReadonlyRootfs bool
@@ -46,6 +53,9 @@ func NewBundle(dir string, cfg BundleConfig) error {
 	if cfg.Hostname == "" {
 		cfg.Hostname = filepath.Base(dir)
 	}
+	if cfg.CgroupsPath == "" {
+		cfg.CgroupsPath = cgroupName(dir)
+	}
 	hostMounts, err := makeRootfs(filepath.Join(dir, "rootfs"), cfg.Hostname)
 	if err != nil {
 		return fmt.Errorf("make rootfs of %s: %w", dir, err)
@@ -55,6 +65,16 @@ func NewBundle(dir string, cfg BundleConfig) error {
 		cfg.Edit(spec)
 	}
 	return WriteSpec(dir, spec)
+}
+
+// cgroupName returns a cgroup path that no other bundle of this host has, one level deep so that
+// the runtime which makes it also removes all of it.
+func cgroupName(dir string) string {
+	name := strings.ReplaceAll(strings.Trim(dir, "/"), "/", "-")
+	if len(name) > cgroupNameLimit {
+		name = name[len(name)-cgroupNameLimit:]
+	}
+	return "/" + name
 }
 
 // WriteSpec writes spec as the config.json of a bundle.
@@ -89,7 +109,7 @@ func ExecSpec(cfg BundleConfig) (*anypb.Any, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode process: %w", err)
 	}
-	return &anypb.Any{TypeUrl: "types.containerd.io/opencontainers/runtime-spec/1/Process", Value: data}, nil
+	return &anypb.Any{TypeUrl: ProcessType, Value: data}, nil
 }
 
 func newSpec(cfg BundleConfig, hostMounts []specs.Mount) *specs.Spec {

@@ -61,8 +61,12 @@ func launch(t *testing.T, ctx context.Context, id string, bundle client.BundleCo
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if _, _, err := s.Crash(deadline(t, 20*time.Second)); err != nil {
-			t.Error(err)
+		select {
+		case <-s.Done(): // the test has ended it
+		default:
+			if _, _, err := s.Crash(deadline(t, 20*time.Second)); err != nil {
+				t.Error(err)
+			}
 		}
 		// The legacy protocol has no private directory for sockets, and a killed shim leaves its own.
 		if err := os.Remove(strings.TrimPrefix(s.Result.Address, "unix://")); err != nil && !os.IsNotExist(err) {
@@ -192,6 +196,9 @@ func TestCrashKillsShimAndContainer(t *testing.T) {
 			t.Fatalf("the container's pid %d: %v, want that it is gone", created.Pid, err)
 		case <-time.After(10 * time.Millisecond):
 		}
+	}
+	if _, err := os.Stat(fmt.Sprintf("/proc/%d", s.Pid())); err == nil {
+		t.Errorf("shim %d is still there", s.Pid())
 	}
 	order.Verify(t, s.Events.All(), order.EndsInMiddle)
 }

@@ -30,7 +30,9 @@ func OpenLog(bundle string, w io.Writer) (*Log, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open log: %w", err)
 	}
-	return &Log{file: file, output: newOutput(path, file, w)}, nil
+	l := &Log{file: file, output: newOutput(path, file, w)}
+	go l.output.collect()
+	return l, nil
 }
 
 // String returns what has been logged so far.

@@ -12,7 +12,6 @@ import (
 
 	"github.com/containerd/containerd/api/runtime/bootstrap/v1"
 	task "github.com/containerd/containerd/api/runtime/task/v3"
-	"github.com/containerd/ttrpc"
 )
 
 // shutdownLimit is how long a shim may take to end. Containerd gives the call three seconds; a
@@ -28,8 +27,11 @@ type Session struct {
 
 	Config StartConfig                // as completed by Launch
 	Result *bootstrap.BootstrapResult // what the shim answered to start
-	Events *Events
+	Events *Events                    // nil if Config named the address of another server
 	Log    *Log
+
+	pid     int
+	process *os.Process // the shim: a handle stays exact when the pid is used again; nil once closed
 }
 
 // Launch does what a manager does before its first call: it serves events, makes the log FIFO of
@@ -70,24 +72,45 @@ func (s *Session) open(ctx context.Context, dir string, log io.Writer) (err erro
 	}
 	s.Namespace = s.Config.Namespace
 	s.Version = int(s.Result.Version)
-	return nil
+	return s.identify(ctx)
 }
+
+// identify gets hold of the process that serves the connection.
+func (s *Session) identify(ctx context.Context) error {
+	first, err := s.Connect(ctx, &task.ConnectRequest{ID: s.Config.ID})
+	if err != nil {
+		return err
+	}
+	s.pid = int(first.ShimPid)
+	if s.process, err = os.FindProcess(s.pid); err != nil {
+		return fmt.Errorf("find shim: %w", err)
+	}
+	// The process found is the shim if the shim is still there: its pid cannot have been given to
+	// another in between.
+	_, err = s.Connect(ctx, &task.ConnectRequest{ID: s.Config.ID})
+	return err
+}
+
+// Pid returns the pid of the shim.
+func (s *Session) Pid() int { return s.pid }
 
 // End does what a manager does after the last call, or instead of further calls: Shutdown, hang
 // up once the shim has ended, run the delete action; then Close. It does as much as it can; the
 // error joins whatever went wrong, ErrWarning included.
 //
-// A shim that still has containers ignores Shutdown: End gives it a few seconds, and the delete
-// action then runs beside it and kills the container.
+// A shim that still has containers ignores Shutdown. It is an error if the shim has not ended
+// after a few seconds; End then kills it, so that nothing is left in any case.
 func (s *Session) End(ctx context.Context) (*task.DeleteResponse, error) {
 	defer s.Close()
-	shutdown := s.shutdown(ctx)
-	s.Shim.Close()
+	failure := s.shutdown(ctx)
+	if failure != nil {
+		failure = errors.Join(failure, s.kill(ctx))
+	}
 	response, warning, err := Delete(ctx, s.Config)
 	if err == nil && warning != "" {
 		err = fmt.Errorf("end %s: %w: %s", s.Config.ID, ErrWarning, strings.TrimSpace(warning))
 	}
-	return response, errors.Join(shutdown, err)
+	return response, errors.Join(failure, err)
 }
 
 // shutdown returns once the shim has hung up. Its answer may be lost when it ends quickly
@@ -116,37 +139,29 @@ func (s *Session) Crash(ctx context.Context) (*task.DeleteResponse, string, erro
 
 // kill returns once the shim has died, or had done so before.
 func (s *Session) kill(ctx context.Context) error {
-	first, err := s.Connect(ctx, &task.ConnectRequest{ID: s.Config.ID})
-	if errors.Is(err, ttrpc.ErrClosed) {
-		return nil
+	if s.process == nil {
+		return errors.New("the session has been closed")
 	}
-	if err != nil {
+	if err := s.process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err
-	}
-	process, err := os.FindProcess(int(first.ShimPid))
-	if err != nil {
-		return err
-	}
-	defer process.Release()
-	// The process found is the shim if the shim is still there: its pid cannot have been given to
-	// another in between.
-	if _, err := s.Connect(ctx, &task.ConnectRequest{ID: s.Config.ID}); err == nil {
-		if err := process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
-			return err
-		}
 	}
 	select {
 	case <-s.Done():
 		return nil
 	case <-ctx.Done():
-		return ctx.Err()
+		return fmt.Errorf("wait for shim to die: %w", ctx.Err())
 	}
 }
 
 // Close hangs up and frees what the session holds, without a word to the shim, which lives on.
+// Nothing but Pid, Events.All, Log.String and further calls of Close are of use afterwards.
 func (s *Session) Close() {
 	if s.Shim != nil {
 		s.Shim.Close()
+	}
+	if s.process != nil {
+		s.process.Release() // frees the handle, and has nothing to report
+		s.process = nil
 	}
 	if s.Log != nil {
 		s.Log.Close()

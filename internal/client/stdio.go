@@ -20,6 +20,7 @@ type IOConfig struct {
 	Terminal bool      // no FIFO for standard error: a terminal has one output
 	Stdout   io.Writer // gets a copy of the output as it arrives; nil = none
 	Stderr   io.Writer
+	Forget   bool // keep no output for Output.String: there may be much of it
 }
 
 // IO is the client's side of the standard streams of one process: the FIFOs, which the client
@@ -47,20 +48,36 @@ func OpenIO(dir, name string, cfg IOConfig) (*IO, error) {
 
 func (s *IO) open(prefix string, cfg IOConfig) (err error) {
 	s.Stdout = prefix + "-stdout"
-	if s.Out, err = openOutput(s.Stdout, cfg.Stdout); err != nil {
+	if s.Out, err = openOutput(s.Stdout, cfg.Stdout, cfg.Forget); err != nil {
 		return err
 	}
 	if !cfg.Terminal {
 		s.Stderr = prefix + "-stderr"
-		if s.Err, err = openOutput(s.Stderr, cfg.Stderr); err != nil {
+		if s.Err, err = openOutput(s.Stderr, cfg.Stderr, cfg.Forget); err != nil {
 			return err
 		}
 	}
 	if cfg.Stdin {
 		s.Stdin = prefix + "-stdin"
-		s.In, err = openFIFO(s.Stdin, syscall.O_WRONLY)
+		end, openErr := openFIFO(s.Stdin, syscall.O_WRONLY)
+		if openErr != nil {
+			return openErr
+		}
+		s.In = &input{WriteCloser: end}
 	}
-	return err
+	return nil
+}
+
+// input can be closed more than once, and from several goroutines.
+type input struct {
+	io.WriteCloser
+	once sync.Once
+	err  error
+}
+
+func (i *input) Close() error {
+	i.once.Do(func() { i.err = i.WriteCloser.Close() })
+	return i.err
 }
 
 // Drained waits until all output has arrived, that is until nobody holds the other ends.
@@ -105,6 +122,7 @@ type Output struct {
 	path string
 	end  io.ReadCloser
 	tee  io.Writer
+	drop bool // add nothing to data
 	done chan struct{}
 
 	mu      sync.Mutex // guards what follows
@@ -112,19 +130,23 @@ type Output struct {
 	changed chan struct{} // closed and replaced when data arrives
 }
 
-func openOutput(path string, tee io.Writer) (*Output, error) {
+func openOutput(path string, tee io.Writer, forget bool) (*Output, error) {
 	end, err := openFIFO(path, syscall.O_RDONLY)
 	if err != nil {
 		return nil, err
 	}
-	return newOutput(path, end, tee), nil
+	o := newOutput(path, end, tee)
+	o.drop = forget
+	go o.collect()
+	return o, nil
 }
 
-// newOutput collects what end delivers, and owns end.
+// newOutput is an Output that owns end. The caller starts collect.
 func newOutput(path string, end io.ReadCloser, tee io.Writer) *Output {
-	o := &Output{path: path, end: end, tee: tee, done: make(chan struct{}), changed: make(chan struct{})}
-	go o.collect()
-	return o
+	return &Output{
+		path: path, end: end, tee: tee,
+		done: make(chan struct{}), changed: make(chan struct{}),
+	}
 }
 
 // collect ends with the stream, or when close closes our end. A tee that fails is dropped: the
@@ -135,7 +157,9 @@ func (o *Output) collect() {
 	for {
 		n, err := o.end.Read(buf)
 		if n > 0 {
-			o.add(buf[:n])
+			if !o.drop {
+				o.add(buf[:n])
+			}
 			if o.tee != nil {
 				if _, err := o.tee.Write(buf[:n]); err != nil {
 					o.tee = nil
