@@ -57,7 +57,19 @@ func start(t *testing.T, args ...string) *exec.Cmd {
 }
 
 // leakedHere is the goroutine that a test leaves behind.
-func leakedHere(release <-chan struct{}) { <-release }
+func leakedHere(running chan<- struct{}, release <-chan struct{}) {
+	close(running)
+	<-release
+}
+
+// leakGoroutine starts it, and returns once it is inside.
+func leakGoroutine(t *testing.T) {
+	t.Helper()
+	running, release := make(chan struct{}), make(chan struct{})
+	t.Cleanup(func() { close(release) })
+	go leakedHere(running, release)
+	<-running
+}
 
 func TestEachKindOfLeakIsCaught(t *testing.T) {
 	dir := t.TempDir()
@@ -69,11 +81,7 @@ func TestEachKindOfLeakIsCaught(t *testing.T) {
 		leak func(t *testing.T)
 		want string // in the report
 	}{
-		{"goroutine", false, nil, func(t *testing.T) {
-			release := make(chan struct{})
-			t.Cleanup(func() { close(release) })
-			go leakedHere(release)
-		}, "leak.leakedHere"},
+		{"goroutine", false, nil, leakGoroutine, "leak.leakedHere"},
 		{"file", false, nil, func(t *testing.T) {
 			f, err := os.Create(filepath.Join(dir, "open"))
 			if err != nil {
@@ -187,9 +195,7 @@ func TestCleanTestIsLeftAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer held.Close()
-	release := make(chan struct{})
-	defer close(release)
-	go leakedHere(release)
+	leakGoroutine(t)
 	gone := start(t, "sleep", "1002")
 
 	r := &recorder{TB: t}
