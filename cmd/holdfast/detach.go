@@ -1,0 +1,96 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	task "github.com/containerd/containerd/api/runtime/task/v3"
+
+	"holdfast/internal/client"
+)
+
+// runFile, in the directory of a run that was left running, is what its end needs to know.
+const runFile = "run.json"
+
+// leave starts the container and leaves it to the verbs that work on running shims. Its streams
+// are /dev/null, and its events go nowhere. If it cannot be started nothing is left.
+func (r *run) leave(ctx context.Context) error {
+	err := r.start(ctx)
+	if err != nil {
+		return errors.Join(err, r.end(ctx, err))
+	}
+	address := r.session.Result.Address
+	r.session.Close()
+	fmt.Printf("container  %s\naddress    %s\n\n", r.id, address)
+	fmt.Printf("holdfast kill --address %s %s\n", address, r.id)
+	fmt.Printf("holdfast delete --address %s %s\n", address, r.id)
+	fmt.Printf("holdfast shutdown --address %s\n", address)
+	return nil
+}
+
+func (r *run) start(ctx context.Context) error {
+	config := r.session.Config
+	config.Options = nil // not part of the delete action
+	data, err := json.MarshalIndent(config, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(r.dir, runFile), data, 0o600); err != nil {
+		return err
+	}
+	if err := r.create(ctx, nil); err != nil {
+		return err
+	}
+	_, err = r.session.Start(ctx, &task.StartRequest{ID: r.id})
+	return err
+}
+
+// sweep runs the delete action and removes the directory of a run that was left running, after
+// its shim has ended. address is that of the shim; other shims have no such directory.
+func sweep(ctx context.Context, address string) error {
+	dir := filepath.Dir(filepath.Dir(strings.TrimPrefix(address, "unix://")))
+	data, err := os.ReadFile(filepath.Join(dir, runFile))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	var config client.StartConfig
+	if err := json.Unmarshal(data, &config); err != nil {
+		return fmt.Errorf("cannot clean up %s: %s: %w", dir, runFile, err)
+	}
+	if _, _, err := client.Delete(ctx, config); err != nil {
+		return err
+	}
+	return os.RemoveAll(dir)
+}
+
+// shutdownStrays shuts down the shim that a failed start may have left in dir, found by its
+// socket.
+func shutdownStrays(dir string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	sockets, err := filepath.Glob(filepath.Join(dir, "s", "*"))
+	if err != nil {
+		return err
+	}
+	for _, socket := range sockets {
+		shim, err := client.Dial(ctx, socket)
+		if err != nil {
+			continue // nobody there
+		}
+		_, err = shim.Shutdown(ctx, &task.ShutdownRequest{})
+		shim.Close()
+		if err != nil {
+			return fmt.Errorf("cannot shut down the shim on %s: %w", socket, err)
+		}
+	}
+	return nil
+}

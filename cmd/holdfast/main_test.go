@@ -1,0 +1,178 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// programs is where TestMain has built holdfast and the shim.
+var programs string
+
+func TestMain(m *testing.M) {
+	code, err := buildAndRun(m)
+	if err != nil {
+		fmt.Println("cannot build the programs under test:", err)
+		os.Exit(1)
+	}
+	os.Exit(code)
+}
+
+func buildAndRun(m *testing.M) (int, error) {
+	dir, err := os.MkdirTemp("", "hfcmd-")
+	if err != nil {
+		return 0, err
+	}
+	defer os.RemoveAll(dir)
+	build := exec.Command("go", "build", "-tags", "no_grpc", "-o", dir+"/", "holdfast/cmd/...")
+	if out, err := build.CombinedOutput(); err != nil {
+		return 0, fmt.Errorf("%w: %s", err, out)
+	}
+	programs = dir
+	return m.Run(), nil
+}
+
+func needRoot(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: runs containers")
+	}
+}
+
+func deadline(t *testing.T, d time.Duration) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), d)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+func TestVerbsExplainThemselves(t *testing.T) {
+	var all, errs bytes.Buffer
+	if status := execute(t.Context(), []string{"-h"}, &all, &errs); status != 0 || errs.Len() != 0 {
+		t.Errorf("holdfast -h: status %d, %s", status, &errs)
+	}
+	for _, v := range verbs() {
+		if !strings.Contains(all.String(), v.help) {
+			t.Errorf("%s is not in the overview", v.name)
+		}
+		for _, h := range []string{"-h", "--help"} {
+			var out bytes.Buffer
+			status := execute(t.Context(), []string{v.name, h}, &out, &errs)
+			if status != 0 || errs.Len() != 0 || !strings.Contains(out.String(), "Usage: holdfast "+v.name) ||
+				!strings.Contains(out.String(), v.help) || !strings.Contains(out.String(), "Flags:") {
+				t.Errorf("holdfast %s %s: status %d, %s%s", v.name, h, status, &out, &errs)
+			}
+		}
+	}
+}
+
+func TestWrongUseIsExplained(t *testing.T) {
+	rows := []struct {
+		args   string
+		status int
+		want   string // on standard error
+	}{
+		{"", exitUsage, "Usage: holdfast VERB"},
+		{"dance", exitUsage, `no verb "dance"`},
+		{"run a b", exitUsage, "want [-t] [-i] [-d] [BUNDLE]"},
+		{"run --nonsense", exitUsage, "-nonsense; holdfast run -h"},
+		{"state", exitUsage, "0 arguments: want ID"},
+		{"state c1", exitFailed, "--address is missing"},
+		{"state c1 --address unix:///nonexistent/s", exitFailed, "no such file"},
+		{"run -d -t", exitFailed, "use -d without -t and -i"},
+		{"run --id ../x", exitFailed, `"../x" as an id`},
+		{"run --shim /nonexistent/shim", exitFailed, "/nonexistent/shim"},
+		{"run /nonexistent/bundle", exitFailed, "/nonexistent/bundle as a bundle: because it has no config.json"},
+	}
+	t.Setenv("PATH", programs+":"+os.Getenv("PATH"))
+	for _, row := range rows {
+		if strings.HasPrefix(row.args, "run") && row.status == exitFailed {
+			needRoot(t)
+		}
+		var out, errs bytes.Buffer
+		status := execute(t.Context(), strings.Fields(row.args), &out, &errs)
+		if status != row.status || !strings.Contains(errs.String(), row.want) || out.Len() != 0 {
+			t.Errorf("holdfast %s: status %d, want %d; %q is not in %q; output %q",
+				row.args, status, row.status, row.want, &errs, &out)
+		}
+	}
+}
+
+func TestVersionIsPrinted(t *testing.T) {
+	var out bytes.Buffer
+	if status := execute(t.Context(), []string{"version"}, &out, &out); status != 0 || out.String() != "holdfast unknown\n" {
+		t.Errorf("status %d, output %q", status, &out)
+	}
+}
+
+func TestFlagsStandAnywhere(t *testing.T) {
+	rows := []struct {
+		v    verb
+		args string
+		want []string
+		x    bool
+		bad  bool
+	}{
+		{verb{min: 1, max: 1}, "-x id", []string{"id"}, true, false},
+		{verb{min: 1, max: 1}, "id -x", []string{"id"}, true, false},
+		{verb{min: 1, max: 1}, "id", []string{"id"}, false, false},
+		{verb{min: 1, max: 1}, "", nil, false, true},
+		{verb{min: 1, max: 1}, "a b", nil, false, true},
+		{verb{min: 0, max: 1}, "", nil, false, false},
+		{verb{min: 1, open: true}, "-x id sh -x -c y", []string{"id", "sh", "-x", "-c", "y"}, true, false},
+		{verb{min: 1, open: true}, "id sh -x", []string{"id", "sh", "-x"}, false, false},
+		{verb{min: 1, open: true}, "-y id", nil, false, true},
+	}
+	for _, row := range rows {
+		flags := flag.NewFlagSet("", flag.ContinueOnError)
+		flags.SetOutput(&bytes.Buffer{})
+		x := flags.Bool("x", false, "")
+		got, err := row.v.parse(flags, strings.Fields(row.args))
+		if diff := cmp.Diff(row.want, got); diff != "" || *x != row.x || (err != nil) != row.bad {
+			t.Errorf("%q: x %v, error %v, arguments differ: %s", row.args, *x, err, diff)
+		}
+	}
+}
+
+func TestSignalsHaveNamesAndNumbers(t *testing.T) {
+	rows := []struct {
+		text string
+		want int // -1: an error
+	}{
+		{"9", 9}, {"KILL", 9}, {"sigterm", 15}, {"0", 0}, {"35", 35}, {"WINCH", 28},
+		{"", -1}, {"-1", -1}, {"128", -1}, {"NONSENSE", -1},
+	}
+	for _, row := range rows {
+		got, err := signalNumber(row.text)
+		if row.want < 0 && err == nil || row.want >= 0 && (err != nil || int(got) != row.want) {
+			t.Errorf("%q is %d, error %v; want %d", row.text, got, err, row.want)
+		}
+	}
+}
+
+// holdfast prepares the program, with a directory for temporary files that nobody else uses, and
+// returns that.
+func holdfast(t *testing.T, ctx context.Context, args ...string) (*exec.Cmd, string) {
+	t.Helper()
+	tmp, err := os.MkdirTemp("", "hft-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(tmp); err != nil {
+			t.Error(err)
+		}
+	})
+	cmd := exec.CommandContext(ctx, filepath.Join(programs, "holdfast"), args...)
+	cmd.Env = append(os.Environ(), "TMPDIR="+tmp)
+	return cmd, tmp
+}

@@ -1,0 +1,282 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
+
+	task "github.com/containerd/containerd/api/runtime/task/v3"
+	"github.com/containerd/containerd/api/types/runc/options"
+	"github.com/containerd/errdefs"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"holdfast/internal/client"
+)
+
+const (
+	shimName = "containerd-shim-holdfast-v2"
+
+	launchLimit = 20 * time.Second // for the shim to answer its first call
+	killLimit   = 5 * time.Second  // for a shim to send a signal
+	eventLimit  = 5 * time.Second  // for the last event to arrive
+	deleteLimit = 15 * time.Second // for a shim to delete a container that could not be run
+	endLimit    = 45 * time.Second // for that, shutdown and delete action together
+
+	// socketDirLimit is what a manager allows, since the name of a socket is 64 characters more.
+	socketDirLimit = 42
+)
+
+// run is one container, run through a shim of its own.
+type run struct {
+	terminal, stdin, detach bool
+	legacy, debug           bool
+	runtime, shim, id       string
+
+	dir     string // everything of this run is in it
+	options *anypb.Any
+	session *client.Session
+	streams *attachment
+}
+
+func setupRun(f *flag.FlagSet) action {
+	r := &run{}
+	f.BoolVar(&r.terminal, "t", false, "give the process a terminal; without BUNDLE, run a shell in it")
+	f.BoolVar(&r.stdin, "i", false, "pass on standard input; implied by a terminal")
+	f.BoolVar(&r.detach, "d", false, "leave the container running and print how to reach its shim")
+	f.StringVar(&r.runtime, "runtime", "runc", "OCI runtime, a name in PATH or an absolute path")
+	f.StringVar(&r.shim, "shim", "", "shim to use; "+shimName+" beside holdfast or in PATH if not given")
+	f.StringVar(&r.id, "id", "", "id of the container; made up if not given")
+	f.BoolVar(&r.legacy, "legacy", false, "start the shim as containerd up to 2.2 does, for older shims")
+	f.BoolVar(&r.debug, "debug", false, "let the shim log at level debug, and show its log as it is written")
+	return r.do
+}
+
+// do runs the container and returns its exit status.
+func (r *run) do(ctx context.Context, args []string) (status int, err error) {
+	if err := r.check(); err != nil {
+		return 0, err
+	}
+	if r.dir, err = os.MkdirTemp("", "holdfast-"); err != nil {
+		return 0, err
+	}
+	if !r.detach {
+		defer func() { err = errors.Join(err, os.RemoveAll(r.dir)) }()
+	}
+	if r.id == "" {
+		r.id = filepath.Base(r.dir)
+	}
+	user := ""
+	if len(args) > 0 {
+		user = args[0]
+	}
+	// The cgroup is named after the directory, which nobody else has: the id may be another's, too.
+	ours := client.BundleConfig{Args: r.command(), CgroupsPath: "/" + filepath.Base(r.dir)}
+	terminal, err := makeBundle(r.bundle(), user, ours, r.terminal)
+	if err == nil {
+		r.terminal = terminal
+		r.stdin = r.stdin || terminal
+		status, err = r.through(ctx)
+	}
+	if err != nil && r.detach {
+		err = errors.Join(err, os.RemoveAll(r.dir))
+	}
+	return status, err
+}
+
+// command is what the container runs if there is no bundle that says so.
+func (r *run) command() []string {
+	switch {
+	case r.terminal:
+		return []string{"sh"}
+	case r.detach:
+		return []string{"sleep", "infinity"}
+	}
+	return []string{"sh", "-c", greeting}
+}
+
+// bundle has the id for its name: older shims look for it by that.
+func (r *run) bundle() string { return filepath.Join(r.dir, "bundle", r.id) }
+
+// check finds what can be known to fail before anything is made.
+func (r *run) check() (err error) {
+	switch {
+	case os.Geteuid() != 0:
+		return errors.New("cannot run a container: because only root may; use sudo")
+	case r.detach && (r.terminal || r.stdin):
+		return errors.New("cannot detach from a container that is attached to: use -d without -t and -i")
+	case r.id != "" && (r.id == "." || r.id == ".." || filepath.Base(r.id) != r.id):
+		return fmt.Errorf("cannot use %q as an id: because it is no file name; use letters, digits, dots and dashes", r.id)
+	case len(os.TempDir())+len("/holdfast-4294967295/s") > socketDirLimit:
+		return fmt.Errorf("cannot make sockets: because %s is too long a path; set TMPDIR to a shorter one", os.TempDir())
+	}
+	if r.shim == "" {
+		r.shim, err = findShim()
+		return err
+	}
+	if r.shim, err = exec.LookPath(r.shim); err != nil {
+		return fmt.Errorf("cannot use the shim: %w", err)
+	}
+	r.shim, err = filepath.Abs(r.shim) // it is run in another directory
+	return err
+}
+
+// findShim looks beside our own executable first: the two are built together.
+func findShim() (string, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return "", err
+	}
+	beside := filepath.Join(filepath.Dir(self), shimName)
+	if _, err := os.Stat(beside); err == nil {
+		return beside, nil
+	}
+	path, err := exec.LookPath(shimName)
+	if err != nil {
+		return "", fmt.Errorf("cannot find a shim: because %s is neither in %s nor in PATH; build it there, or name one with --shim",
+			shimName, filepath.Dir(self))
+	}
+	return filepath.Abs(path)
+}
+
+// through starts the shim, takes the container through its life and ends the shim, whatever
+// happens in between.
+func (r *run) through(ctx context.Context) (int, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	signals := watchSignals(func() bool { return r.kill(ctx) }, cancel)
+	defer signals.stop()
+
+	// Signals have to wait until there is a session: a start that is cut off may leave a shim of
+	// which we know nothing.
+	if err := r.launch(); err != nil {
+		return 0, errors.Join(err, shutdownStrays(r.dir))
+	}
+	signals.open()
+	if r.detach {
+		return 0, r.leave(ctx)
+	}
+	exit, err := r.live(ctx)
+	r.detachStreams()
+	err = errors.Join(err, r.end(ctx, err))
+	if !r.debug {
+		var refusal *client.Error // which explains itself
+		showLog(os.Stderr, r.session.Log.String(), err != nil && !errors.As(err, &refusal))
+	}
+	if exit != nil {
+		report(os.Stderr, exit.GetExitStatus(), r.session.Events.All())
+	}
+	return int(exit.GetExitStatus()), err
+}
+
+func (r *run) launch() error {
+	ctx, cancel := context.WithTimeout(context.Background(), launchLimit)
+	defer cancel()
+	value, err := proto.Marshal(&options.Options{BinaryName: r.runtime, Root: filepath.Join(r.dir, "runtime")})
+	if err != nil {
+		return err
+	}
+	r.options = &anypb.Any{TypeUrl: "containerd.runc.v1.Options", Value: value}
+	var log io.Writer
+	if r.debug {
+		log = os.Stderr
+	}
+	r.session, err = client.Launch(ctx, r.dir, client.StartConfig{
+		Binary: r.shim, ID: r.id, Bundle: r.bundle(),
+		SocketDir: filepath.Join(r.dir, "s"), Options: r.options, Legacy: r.legacy, Debug: r.debug,
+	}, log)
+	return err
+}
+
+// live takes the container from its creation to its deletion. The exit is nil if there was none.
+func (r *run) live(ctx context.Context) (*task.WaitResponse, error) {
+	var err error
+	if r.streams, err = attach(r.dir, r.id, r.terminal, r.stdin); err != nil {
+		return nil, err
+	}
+	if err := r.create(ctx, r.streams.IO); err != nil {
+		return nil, err
+	}
+	if err := r.streams.follow(ctx, r.session, r.id, ""); err != nil {
+		return nil, err
+	}
+	if _, err := r.session.Start(ctx, &task.StartRequest{ID: r.id}); err != nil {
+		return nil, err
+	}
+	exit, err := r.session.Wait(ctx, &task.WaitRequest{ID: r.id})
+	if err != nil {
+		return nil, err
+	}
+	if _, err := r.session.Delete(ctx, &task.DeleteRequest{ID: r.id}); err != nil {
+		return exit, err
+	}
+	return exit, r.streams.drain(ctx)
+}
+
+func (r *run) create(ctx context.Context, streams *client.IO) error {
+	request := &task.CreateTaskRequest{ID: r.id, Bundle: r.session.Config.Bundle, Options: r.options}
+	if streams != nil {
+		request.Terminal = streams.Terminal
+		request.Stdin, request.Stdout, request.Stderr = streams.Stdin, streams.Stdout, streams.Stderr
+	}
+	_, err := r.session.Create(ctx, request)
+	return err
+}
+
+// kill kills the container. It reports whether there was one to kill.
+func (r *run) kill(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, killLimit)
+	defer cancel()
+	_, err := r.session.Kill(ctx, &task.KillRequest{ID: r.id, Signal: 9, All: true})
+	return err == nil
+}
+
+func (r *run) detachStreams() {
+	if r.streams != nil {
+		r.streams.detach()
+	}
+}
+
+// end ends the shim: in order if the container is gone or can be deleted, else by force, which the
+// delete action then cleans up after. ctx has ended if the user has given up.
+func (r *run) end(ctx context.Context, failure error) error {
+	gaveUp := ctx.Err() != nil
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endLimit)
+	defer cancel()
+	if failure != nil && (gaveUp || !r.deleted(ctx)) {
+		_, _, err := r.session.Crash(ctx)
+		return err
+	}
+	if failure == nil {
+		if err := r.lastEvent(ctx); err != nil {
+			fmt.Fprintln(os.Stderr, "holdfast:", err)
+		}
+	}
+	_, err := r.session.End(ctx)
+	if errors.Is(err, client.ErrWarning) {
+		fmt.Fprintln(os.Stderr, "holdfast:", err)
+		err = nil
+	}
+	return err
+}
+
+// deleted deletes the container if it can be, and reports whether there is none now.
+func (r *run) deleted(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, deleteLimit)
+	defer cancel()
+	_, err := r.session.Delete(ctx, &task.DeleteRequest{ID: r.id})
+	return err == nil || errors.Is(err, errdefs.ErrNotFound)
+}
+
+func (r *run) lastEvent(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, eventLimit)
+	defer cancel()
+	_, err := r.session.Events.Wait(ctx, client.Deletes(r.id, ""))
+	return err
+}

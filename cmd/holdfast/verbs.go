@@ -1,0 +1,195 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	// Messages that are decoded by the name of their type.
+	_ "github.com/containerd/cgroups/v3/cgroup1/stats"
+	_ "github.com/containerd/cgroups/v3/cgroup2/stats"
+
+	task "github.com/containerd/containerd/api/runtime/task/v3"
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+
+	"holdfast/internal/client"
+)
+
+// target is a process of a running shim, and what is asked about it.
+type target struct {
+	*client.Shim
+
+	address, namespace string
+	id, exec           string
+	args               []string // after the id
+
+	signal          string
+	all             bool
+	terminal, stdin bool
+}
+
+// shimVerbs are the verbs that ask a running shim. Read only.
+var shimVerbs = []verb{
+	{"connect", "[ID]", "print the pids of the shim and of the container", 0, 1, false, onShim(connect, nil)},
+	{"state", "ID", "print the state of a process", 1, 1, false, onShim(state, execFlag)},
+	{"pids", "ID", "print the processes of a container", 1, 1, false, onShim(pids, nil)},
+	{"stats", "ID", "print the metrics of a container", 1, 1, false, onShim(stats, nil)},
+	{"exec", "ID COMMAND…", "run another process in a container", 1, -1, true, onShim(runExec, attachFlags)},
+	{"kill", "ID", "send a signal to a process", 1, 1, false, onShim(kill, killFlags)},
+	{"wait", "ID", "wait for the exit of a process", 1, 1, false, onShim(wait, execFlag)},
+	{"delete", "ID", "delete a process that has exited", 1, 1, false, onShim(remove, execFlag)},
+	{"shutdown", "[ID]", "end a shim that has no containers", 0, 1, false, onShim(shutdown, nil)},
+}
+
+func execFlag(f *flag.FlagSet, t *target) {
+	f.StringVar(&t.exec, "exec", "", "id of an exec process; the init process if not given")
+}
+
+func killFlags(f *flag.FlagSet, t *target) {
+	execFlag(f, t)
+	f.StringVar(&t.signal, "signal", "KILL", "name or number of the signal")
+	f.BoolVar(&t.all, "all", false, "send it to all processes of the container")
+}
+
+func attachFlags(f *flag.FlagSet, t *target) {
+	f.StringVar(&t.exec, "exec", "", "id of the exec process; made up if not given")
+	f.BoolVar(&t.terminal, "t", false, "give the process a terminal")
+	f.BoolVar(&t.stdin, "i", false, "pass on standard input; implied by -t")
+}
+
+// onShim makes a verb of a function that asks a shim.
+func onShim(do func(context.Context, *target) (int, error), flags func(*flag.FlagSet, *target)) func(*flag.FlagSet) action {
+	return func(f *flag.FlagSet) action {
+		t := &target{}
+		f.StringVar(&t.address, "address", "", "address of the shim, unix://PATH (needed)")
+		f.StringVar(&t.namespace, "namespace", client.DefaultNamespace, "containerd namespace")
+		if flags != nil {
+			flags(f, t)
+		}
+		return func(ctx context.Context, args []string) (int, error) {
+			if len(args) > 0 {
+				t.id, t.args = args[0], args[1:]
+			}
+			if err := t.dial(ctx); err != nil {
+				return 0, err
+			}
+			defer t.Close()
+			return do(ctx, t)
+		}
+	}
+}
+
+// dial connects, in the newest version of the service that the shim has.
+func (t *target) dial(ctx context.Context) (err error) {
+	if t.address == "" {
+		return errors.New("cannot ask a shim: because --address is missing; `holdfast run -d` prints one, and so do the files bootstrap.json and address of a bundle")
+	}
+	if t.Shim, err = client.Dial(ctx, t.address); err != nil {
+		return err
+	}
+	t.Namespace = t.namespace
+	if _, err = t.Connect(ctx, &task.ConnectRequest{ID: t.id}); errors.Is(err, errdefs.ErrNotImplemented) {
+		t.Version, err = 2, nil
+	}
+	if err != nil {
+		t.Close()
+	}
+	return err
+}
+
+// show prints m as JSON, zero values included, unless err is set, which it returns.
+func show(m proto.Message, err error) (int, error) {
+	if err != nil {
+		return 0, err
+	}
+	data, err := protojson.MarshalOptions{EmitUnpopulated: true}.Marshal(m)
+	if err != nil {
+		return 0, err
+	}
+	// protojson varies its white space from build to build, on purpose.
+	var text bytes.Buffer
+	if err := json.Indent(&text, data, "", "  "); err != nil {
+		return 0, err
+	}
+	fmt.Println(text.String())
+	return 0, nil
+}
+
+func connect(ctx context.Context, t *target) (int, error) {
+	return show(t.Connect(ctx, &task.ConnectRequest{ID: t.id}))
+}
+
+func state(ctx context.Context, t *target) (int, error) {
+	return show(t.State(ctx, &task.StateRequest{ID: t.id, ExecID: t.exec}))
+}
+
+func pids(ctx context.Context, t *target) (int, error) {
+	return show(t.Pids(ctx, &task.PidsRequest{ID: t.id}))
+}
+
+func wait(ctx context.Context, t *target) (int, error) {
+	return show(t.Wait(ctx, &task.WaitRequest{ID: t.id, ExecID: t.exec}))
+}
+
+func remove(ctx context.Context, t *target) (int, error) {
+	return show(t.Delete(ctx, &task.DeleteRequest{ID: t.id, ExecID: t.exec}))
+}
+
+// stats prints the type as the shim names it, and what is in it if the type is known.
+func stats(ctx context.Context, t *target) (int, error) {
+	response, err := t.Stats(ctx, &task.StatsRequest{ID: t.id})
+	if err != nil {
+		return 0, err
+	}
+	fmt.Println(response.GetStats().GetTypeUrl())
+	return show(response.GetStats().UnmarshalNew())
+}
+
+func kill(ctx context.Context, t *target) (int, error) {
+	number, err := signalNumber(t.signal)
+	if err != nil {
+		return 0, err
+	}
+	_, err = t.Kill(ctx, &task.KillRequest{ID: t.id, ExecID: t.exec, Signal: uint32(number), All: t.all})
+	return 0, err
+}
+
+// signalNumber understands 9, KILL and SIGKILL.
+func signalNumber(text string) (syscall.Signal, error) {
+	if n, err := strconv.ParseUint(text, 10, 7); err == nil {
+		return syscall.Signal(n), nil
+	}
+	name := strings.ToUpper(text)
+	if !strings.HasPrefix(name, "SIG") {
+		name = "SIG" + name
+	}
+	if n := unix.SignalNum(name); n != 0 {
+		return n, nil
+	}
+	return 0, fmt.Errorf("cannot send signal %q: because there is none of that name; kill -l lists them", text)
+}
+
+// shutdownLimit is how long a shim may take to end: it may spend five seconds on its last events.
+const shutdownLimit = 8 * time.Second
+
+func shutdown(ctx context.Context, t *target) (int, error) {
+	limited, cancel := context.WithTimeout(ctx, shutdownLimit)
+	defer cancel()
+	_, err := t.Shutdown(limited, &task.ShutdownRequest{ID: t.id})
+	select {
+	case <-t.Done(): // the answer may have been lost
+	case <-limited.Done():
+		return 0, errors.Join(err, errors.New("cannot shut the shim down: because it has not ended; does it still have containers? delete them first"))
+	}
+	return 0, sweep(ctx, t.address)
+}
