@@ -9,6 +9,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"holdfast/internal/cgroup"
 	"holdfast/internal/reaper"
 )
 
@@ -32,7 +33,7 @@ func (c *Container) Kill(ctx context.Context, exec string, sig syscall.Signal, a
 	}
 	child := p.alive()
 	if child == nil {
-		if exec == "" || p.current() == Created {
+		if state := p.current(); exec == "" || state == Created || state == Failed {
 			return fmt.Errorf("process not created: %w", errdefs.ErrFailedPrecondition)
 		}
 		return refuse(p.name, p.current(), Kill)
@@ -62,16 +63,18 @@ func (c *Container) signal(child *reaper.Child, sig syscall.Signal) error {
 	return err
 }
 
-// thaw lets a killed but frozen process die. A container may have been frozen behind our back.
+// thaw lets a killed but frozen process die. A container may have been frozen behind our back; one
+// that has no control group of its own cannot be.
 func (c *Container) thaw() error {
 	group := c.cgroup()
 	if group == nil {
 		return nil
 	}
-	if err := group.Thaw(); err != nil && !errors.Is(err, errdefs.ErrNotFound) {
-		return fmt.Errorf("thaw task %s: %w", c.cfg.ID, err)
+	err := group.Thaw()
+	if err == nil || errors.Is(err, errdefs.ErrNotFound) || errors.Is(err, cgroup.ErrShared) {
+		return nil
 	}
-	return nil
+	return fmt.Errorf("thaw task %s: %w", c.cfg.ID, err)
 }
 
 // killAll sends sig to all processes of the container: by its control group, or where it has

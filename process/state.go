@@ -2,7 +2,6 @@ package process
 
 import (
 	"fmt"
-	"strings"
 
 	"github.com/containerd/errdefs"
 )
@@ -76,10 +75,10 @@ var initTable = table{
 }
 
 // restoreTable is initTable for a task that is created from a checkpoint: it has no process
-// before it is started, so it cannot run execs and is deleted as it is.
+// before it is started, so it cannot run execs, has no limits to update and is deleted as it is.
 var restoreTable = table{
 	Created: {
-		Start: {to: Running}, Update: {to: Created}, Resize: {to: Created}, Delete: {to: Deleted},
+		Start: {to: Running}, Resize: {to: Created}, Delete: {to: Deleted},
 	},
 	Running: initTable[Running],
 	Paused:  initTable[Paused],
@@ -116,7 +115,7 @@ var phrases = [numOps]string{
 var remedies = [numStates][numOps]string{
 	Created: {
 		Pause: "start it first", Resume: "start it first", Checkpoint: "start it first",
-		Kill: "start it first", Exec: "start it first", Delete: "kill it first",
+		Kill: "start it first", Exec: "start it first", Update: "start it first", Delete: "kill it first",
 	},
 	Running: {Delete: "kill it first", Resume: "it needs no resume"},
 	Pausing: {Delete: "resume and kill it first", Exec: "resume it first"},
@@ -127,12 +126,17 @@ var remedies = [numStates][numOps]string{
 
 // refuse says why op is not allowed in state.
 func refuse(what string, state State, op Op) error {
-	if op == Kill && (state == Stopped || state == Deleted || state == Failed) {
+	if op == Kill && (state == Stopped || state == Deleted) {
 		return fmt.Errorf("process already finished: %w", errdefs.ErrNotFound)
 	}
 	phrase := fmt.Sprintf(phrases[op], state)
-	if state == Created && (op == Pause || op == Resume || op == Checkpoint) {
-		phrase = fmt.Sprintf("cannot %s task in created state", strings.ToLower(opNames[op]))
+	switch {
+	case state == Created && (op == Pause || op == Resume):
+		phrase = fmt.Sprintf("cannot %s task in created state", op)
+	case state == Created && op == Checkpoint:
+		phrase = "cannot checkpoint a task in created state"
+	case state == Running && op == Resume:
+		phrase = "cannot resume a running process"
 	}
 	remedy := remedies[state][op]
 	if remedy != "" {

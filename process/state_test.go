@@ -25,7 +25,7 @@ func TestTablesAllowWhatTheContractSays(t *testing.T) {
 		{"init", &initTable, Paused, []Op{Resume, Update, Checkpoint, Kill, Resize}},
 		{"init", &initTable, Stopped, []Op{Delete}},
 		{"init", &initTable, Deleted, nil},
-		{"restore", &restoreTable, Created, []Op{Start, Update, Resize, Delete}},
+		{"restore", &restoreTable, Created, []Op{Start, Resize, Delete}},
 		{"restore", &restoreTable, Running, []Op{Exec, Pause, Update, Checkpoint, Kill, Resize}},
 		{"restore", &restoreTable, Paused, []Op{Resume, Update, Checkpoint, Kill, Resize}},
 		{"restore", &restoreTable, Stopped, []Op{Delete}},
