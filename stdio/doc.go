@@ -30,5 +30,9 @@
 // holders of the other end are gone, for a pty when it is hung up and the process has exited. A
 // process may leave children behind that hold its streams: they are cut 10 s after its exit.
 //
+// A logger is a child of the shim, so that it outlives the manager. It may stop reading when it
+// hears of the exit, and has to when Close sends SIGTERM; so Drained waits, for as long, until it
+// has read what is in its pipes.
+//
 // The package does not know what the process is, runs no runtime, and writes no log format.
 package stdio

@@ -34,6 +34,7 @@ const (
 type logger struct {
 	child   *reaper.Child
 	log     *slog.Logger
+	pipes   [2]string     // names of stdout's and stderr's: see behind
 	expect  atomic.Bool   // its end is nothing to warn of
 	watched chan struct{} // closed by watch
 }
@@ -43,12 +44,16 @@ type logger struct {
 // none, and the logger reads its end at once.
 func startLogger(ctx context.Context, cfg *Config, t target, want [2]bool) (*logger, [2]*os.File, error) {
 	var in, out [2]*os.File
+	var pipes [2]string
 	for i, name := range [2]string{"stdout", "stderr"} {
 		r, w, err := pipe()
 		if err != nil {
 			return nil, out, errors.Join(err, closeFiles(in[:]), closeFiles(out[:]))
 		}
 		in[i], out[i] = os.NewFile(uintptr(r), name), os.NewFile(uintptr(w), name)
+		if pipes[i], err = pipeName(r); err != nil {
+			return nil, out, errors.Join(err, closeFiles(in[:]), closeFiles(out[:]))
+		}
 	}
 	l, err := launchLogger(ctx, cfg, t, in)
 	// The logger holds the read ends now. If we did too its death would not free the writer.
@@ -64,6 +69,7 @@ func startLogger(ctx context.Context, cfg *Config, t target, want [2]bool) (*log
 		}
 		return nil, [2]*os.File{}, err
 	}
+	l.pipes = pipes
 	return l, out, nil
 }
 

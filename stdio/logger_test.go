@@ -271,6 +271,48 @@ func TestCloseStopsTheLogger(t *testing.T) {
 	}
 }
 
+// A logger may stop reading when it hears of the exit, which is after Drained, and dies of the
+// SIGTERM of Close.
+func TestDrainedWaitsForTheLogger(t *testing.T) {
+	for _, terminal := range []bool{false, true} {
+		t.Run(fmt.Sprintf("terminal=%v", terminal), func(t *testing.T) {
+			census(t)
+			dir := t.TempDir()
+			script := "exec 5>&-; sleep 0.5; dd bs=1000 count=60 iflag=fullblock <&3 >" + dir + "/out; exec sleep 1000"
+			s := openIO(t, Config{Stdout: loggerURI("binary", script), Terminal: terminal})
+			file, want := data(t, 60_000)
+			begin := time.Now()
+			if terminal {
+				exit(t, s, shTTY(t, s, "cat "+file))
+			} else {
+				exit(t, s, sh(t, s, "cat "+file))
+			}
+			within(t, 5*time.Second, "drain", s.Drained())
+			if took := time.Since(begin); took < 100*time.Millisecond {
+				t.Errorf("took only %v", took)
+			}
+			eventually(t, "the logger to have everything", func() (bool, string) {
+				got := content(t, dir, "out")
+				return got == string(want), fmt.Sprint(len(got))
+			})
+		})
+	}
+}
+
+func TestDrainedIsClosedWhenALoggerDoesNotRead(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes 10 s")
+	}
+	census(t)
+	s := openIO(t, Config{Stdout: loggerURI("binary", "exec 5>&-; exec sleep 1000")})
+	exit(t, s, sh(t, s, "echo unread"))
+	begin := time.Now()
+	within(t, drainLimit+3*time.Second, "drain", s.Drained())
+	if took := time.Since(begin); took < drainLimit-time.Second {
+		t.Errorf("took only %v", took)
+	}
+}
+
 func TestFailingLoggerLeavesNothing(t *testing.T) {
 	census(t)
 	for range 100 {

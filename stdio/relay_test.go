@@ -205,6 +205,7 @@ func TestInputSurvivesClientsThatComeAndGo(t *testing.T) {
 			w.Close()
 		}
 		last := client(t, in, unix.O_WRONLY)
+		fmt.Fprintln(last, "open") // opening goes on in the background until then
 		s.CloseStdin()
 		s.CloseStdin()
 		fmt.Fprintln(last, "last words after CloseStdin")
@@ -214,6 +215,7 @@ func TestInputSurvivesClientsThatComeAndGo(t *testing.T) {
 		for i := range 20 {
 			fmt.Fprintln(&want, "client", i)
 		}
+		fmt.Fprintln(&want, "open")
 		fmt.Fprintln(&want, "last words after CloseStdin")
 		same(t, got.all(t), want.Bytes())
 	})

@@ -60,7 +60,8 @@ type IO struct {
 	exited  time.Time   // when Exited was called
 	files   [3]*os.File // what the process holds, until Start
 	relays  []*relay    // of stdin, stdout and stderr, as far as they are relayed
-	outputs int         // relays of output that run
+	outputs int         // who still passes on output: relays, after them loggers
+	behind  bool        // it is the loggers' turn
 	keeper  int         // stdin's FIFO, held open for reading and writing until CloseStdin; or -1
 	holds   []int       // FIFOs that the process writes to itself, held open like that until it exits
 	loggers []*logger
@@ -178,6 +179,10 @@ func (s *IO) settle() {
 		return
 	}
 	s.letGo()
+	if s.outputs == 0 && !s.behind {
+		s.behind = true
+		s.followLoggers()
+	}
 	if s.outputs > 0 || isClosed(s.drained) {
 		return
 	}
@@ -186,6 +191,22 @@ func (s *IO) settle() {
 		r.cut()
 	}
 	close(s.drained)
+}
+
+// followLoggers waits, in the background, for those that have not read everything yet. Called
+// with mu held.
+func (s *IO) followLoggers() {
+	limit := s.exited.Add(drainLimit)
+	for _, l := range s.loggers {
+		s.outputs++
+		s.tails.Go(func() {
+			l.catchUp(limit, s.gone)
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.outputs--
+			s.settle()
+		})
+	}
 }
 
 // CloseStdin lets the process's stdin end once all clients have closed their ends of it and
@@ -244,7 +265,7 @@ func (s *IO) Exited() {
 }
 
 // Drained returns a channel that is closed when the process has exited and all its output has
-// been passed on, or has been cut.
+// been passed on, or has been cut. Passed on is what a FIFO, a file, or a logger has taken.
 func (s *IO) Drained() <-chan struct{} { return s.drained }
 
 // Close cuts what is left, stops the loggers and frees everything. It waits no longer than a
