@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -31,7 +30,7 @@ type Session struct {
 	Log    *Log
 
 	pid     int
-	process *os.Process // the shim: a handle stays exact when the pid is used again; nil once closed
+	process *Process // the shim; nil once closed
 }
 
 // Launch does what a manager does before its first call: it serves events, makes the log FIFO of
@@ -48,6 +47,11 @@ func Launch(ctx context.Context, dir string, cfg StartConfig, log io.Writer) (*S
 		s.Config.Address = filepath.Join(dir, "manager.sock")
 	}
 	if err := s.open(ctx, dir, log); err != nil {
+		if s.Shim != nil {
+			// It was started, and nobody else knows of it.
+			_, endErr := s.End(context.WithoutCancel(ctx))
+			err = errors.Join(err, endErr)
+		}
 		s.Close()
 		return nil, err
 	}
@@ -82,8 +86,8 @@ func (s *Session) identify(ctx context.Context) error {
 		return err
 	}
 	s.pid = int(first.ShimPid)
-	if s.process, err = os.FindProcess(s.pid); err != nil {
-		return fmt.Errorf("find shim: %w", err)
+	if s.process, err = OpenProcess(s.pid); err != nil {
+		return err
 	}
 	// The process found is the shim if the shim is still there: its pid cannot have been given to
 	// another in between.
@@ -95,8 +99,9 @@ func (s *Session) identify(ctx context.Context) error {
 func (s *Session) Pid() int { return s.pid }
 
 // End does what a manager does after the last call, or instead of further calls: Shutdown, hang
-// up once the shim has ended, run the delete action; then Close. It does as much as it can; the
-// error joins whatever went wrong, ErrWarning included.
+// up once the shim has, run the delete action; then it waits for the end of the shim, which may
+// still have events to send, and does Close. It does as much as it can; the error joins whatever
+// went wrong, ErrWarning included.
 //
 // A shim that still has containers ignores Shutdown. It is an error if the shim has not ended
 // after a few seconds; End then kills it, so that nothing is left in any case.
@@ -110,12 +115,16 @@ func (s *Session) End(ctx context.Context) (*task.DeleteResponse, error) {
 	if err == nil && warning != "" {
 		err = fmt.Errorf("end %s: %w: %s", s.Config.ID, ErrWarning, strings.TrimSpace(warning))
 	}
+	if failure == nil {
+		failure = s.ended(ctx)
+	}
 	return response, errors.Join(failure, err)
 }
 
-// shutdown returns once the shim has hung up. Its answer may be lost when it ends quickly
-// (contract section 1.7), so that is no error.
+// shutdown returns once the shim has hung up, and hangs up too. The shim's answer may be lost when
+// it ends quickly (contract section 1.7), so that is no error.
 func (s *Session) shutdown(ctx context.Context) error {
+	defer s.Shim.Close()
 	ctx, cancel := context.WithTimeout(ctx, shutdownLimit)
 	defer cancel()
 	_, err := s.Shutdown(ctx, &task.ShutdownRequest{ID: s.Config.ID})
@@ -125,6 +134,19 @@ func (s *Session) shutdown(ctx context.Context) error {
 	case <-ctx.Done():
 		return fmt.Errorf("shut shim down: %w", errors.Join(ctx.Err(), err))
 	}
+}
+
+// ended waits for a shim that has hung up, and kills it if it does not end.
+func (s *Session) ended(ctx context.Context) error {
+	if s.process == nil {
+		return nil // it was never known: Launch has failed early
+	}
+	ctx, cancel := context.WithTimeout(ctx, shutdownLimit)
+	defer cancel()
+	if err := s.process.Wait(ctx); err != nil {
+		return fmt.Errorf("end shim: %w", errors.Join(err, s.process.Kill()))
+	}
+	return nil
 }
 
 // Crash kills the shim with SIGKILL and runs the delete action, as a manager does when a shim has
@@ -140,17 +162,12 @@ func (s *Session) Crash(ctx context.Context) (*task.DeleteResponse, string, erro
 // kill returns once the shim has died, or had done so before.
 func (s *Session) kill(ctx context.Context) error {
 	if s.process == nil {
-		return errors.New("the session has been closed")
+		return errors.New("its process is not known: the session has been closed, or could not be opened")
 	}
-	if err := s.process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+	if err := s.process.Kill(); err != nil {
 		return err
 	}
-	select {
-	case <-s.Done():
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("wait for shim to die: %w", ctx.Err())
-	}
+	return s.process.Wait(ctx)
 }
 
 // Close hangs up and frees what the session holds, without a word to the shim, which lives on.
@@ -160,7 +177,7 @@ func (s *Session) Close() {
 		s.Shim.Close()
 	}
 	if s.process != nil {
-		s.process.Release() // frees the handle, and has nothing to report
+		s.process.Close()
 		s.process = nil
 	}
 	if s.Log != nil {
