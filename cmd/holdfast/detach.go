@@ -19,7 +19,7 @@ import (
 const runFile = "run.json"
 
 // leave starts the container and leaves it to the verbs that work on running shims. Its streams
-// are /dev/null, and its events go nowhere. If it cannot be started nothing is left.
+// are /dev/null, and its events wait for shutdown. If it cannot be started nothing is left.
 func (r *run) leave(ctx context.Context) error {
 	err := r.start(ctx)
 	if err != nil {
@@ -51,25 +51,41 @@ func (r *run) start(ctx context.Context) error {
 	return err
 }
 
-// sweep runs the delete action and removes the directory of a run that was left running, after
-// its shim has ended. address is that of the shim; other shims have no such directory.
-func sweep(ctx context.Context, address string) error {
-	dir := filepath.Dir(filepath.Dir(strings.TrimPrefix(address, "unix://")))
-	data, err := os.ReadFile(filepath.Join(dir, runFile))
+// leftover is a run that was left running, as whoever ends its shim finds it.
+type leftover struct {
+	dir    string
+	config client.StartConfig
+	events *client.Events
+}
+
+// findLeftover returns the run that the shim of an address belongs to, or nil: other shims have
+// none. It serves events again, for those that the shim could not get rid of; the caller closes
+// them.
+func findLeftover(address string) (*leftover, error) {
+	l := &leftover{dir: filepath.Dir(filepath.Dir(strings.TrimPrefix(address, "unix://")))}
+	data, err := os.ReadFile(filepath.Join(l.dir, runFile))
 	if errors.Is(err, os.ErrNotExist) {
-		return nil
+		return nil, nil
 	}
 	if err != nil {
+		return nil, err
+	}
+	if err := json.Unmarshal(data, &l.config); err != nil {
+		return nil, fmt.Errorf("cannot use %s of %s: %w", runFile, l.dir, err)
+	}
+	l.events, err = client.ListenEvents(l.config.TTRPCAddress)
+	return l, err
+}
+
+// sweep runs the delete action, prints the events and removes the directory, after the shim has
+// ended.
+func (l *leftover) sweep(ctx context.Context) error {
+	if _, _, err := client.Delete(ctx, l.config); err != nil {
 		return err
 	}
-	var config client.StartConfig
-	if err := json.Unmarshal(data, &config); err != nil {
-		return fmt.Errorf("cannot clean up %s: %s: %w", dir, runFile, err)
-	}
-	if _, _, err := client.Delete(ctx, config); err != nil {
-		return err
-	}
-	return os.RemoveAll(dir)
+	list(os.Stderr, l.events.All())
+	l.events.Close()
+	return removeAll(l.dir)
 }
 
 // shutdownStrays shuts down the shim that a failed start may have left in dir, found by its

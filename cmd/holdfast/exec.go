@@ -15,11 +15,18 @@ import (
 	"holdfast/internal/client"
 )
 
-// runExec runs one exec process, attached to our streams, and returns its exit status.
+// runExec runs one exec process, attached to our streams, and returns its exit status. A signal
+// kills the process; a second one leaves it.
 func runExec(ctx context.Context, t *target) (status int, err error) {
 	if len(t.args) == 0 {
 		return 0, errors.New("cannot run nothing: name a command after the id")
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	signals := watchSignals(func() bool { return t.killExec(ctx) }, cancel)
+	defer signals.stop()
+	signals.open()
+
 	dir, err := os.MkdirTemp("", "holdfast-exec-")
 	if err != nil {
 		return 0, err
@@ -73,15 +80,8 @@ func (t *target) process(ctx context.Context) (*anypb.Any, error) {
 	return &anypb.Any{TypeUrl: client.ProcessType, Value: data}, nil
 }
 
-// attached takes an exec process that has been added from its start to its deletion. A signal
-// kills the process; a second one leaves it.
+// attached takes an exec process that has been added from its start to its deletion.
 func (t *target) attached(ctx context.Context, streams *attachment) (int, error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	signals := watchSignals(func() bool { return t.killExec(ctx) }, cancel)
-	defer signals.stop()
-	signals.open()
-
 	exit, err := t.startAndWait(ctx, streams)
 	// Detached, so that the process is forgotten whatever has happened.
 	forget, done := context.WithTimeout(context.WithoutCancel(ctx), endLimit)

@@ -9,10 +9,15 @@ import (
 	"holdfast/internal/client"
 )
 
-// report prints what became of a container, and its events with the time that passed between them
-// as the shim measured it.
+// report prints what became of a container.
 func report(w io.Writer, status uint32, events []client.Event) {
 	fmt.Fprintf(w, "\nexit status %d\n\n", status)
+	list(w, events)
+}
+
+// list prints events as a table, with the time that passed from one to the next as the shim
+// measured it.
+func list(w io.Writer, events []client.Event) {
 	exec := "" // a heading only if there is something below it
 	for _, ev := range events {
 		if ev.Exec() != "" {

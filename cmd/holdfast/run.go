@@ -14,6 +14,7 @@ import (
 	task "github.com/containerd/containerd/api/runtime/task/v3"
 	"github.com/containerd/containerd/api/types/runc/options"
 	"github.com/containerd/errdefs"
+	"github.com/moby/sys/mountinfo"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 
@@ -29,8 +30,9 @@ const (
 	deleteLimit = 15 * time.Second // for a shim to delete a container that could not be run
 	endLimit    = 45 * time.Second // for that, shutdown and delete action together
 
-	// socketDirLimit is what a manager allows, since the name of a socket is 64 characters more.
-	socketDirLimit = 42
+	// tempDirLimit leaves room for "/holdfast-4294967295/s/", the 64 characters of a socket's name
+	// and a 0 in the 108 of a socket's path (unix(7)).
+	tempDirLimit = 20
 )
 
 // run is one container, run through a shim of its own.
@@ -63,31 +65,47 @@ func (r *run) do(ctx context.Context, args []string) (status int, err error) {
 	if err := r.check(); err != nil {
 		return 0, err
 	}
-	if r.dir, err = os.MkdirTemp("", "holdfast-"); err != nil {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	signals := watchSignals(func() bool { return r.kill(ctx) }, cancel)
+	defer signals.stop() // last of all: until then everything is cleaned up
+
+	if r.dir, err = os.MkdirTemp(tempDir(), "holdfast-"); err != nil {
 		return 0, err
 	}
-	if !r.detach {
-		defer func() { err = errors.Join(err, os.RemoveAll(r.dir)) }()
-	}
+	defer func() {
+		if !r.detach || err != nil {
+			err = errors.Join(err, removeAll(r.dir))
+		}
+	}()
 	if r.id == "" {
 		r.id = filepath.Base(r.dir)
 	}
+	if err := r.makeBundle(args); err != nil {
+		return 0, err
+	}
+	// Signals have to wait until there is a session: a start that is cut off may leave a shim of
+	// which we know nothing.
+	if err := r.launch(); err != nil {
+		return 0, errors.Join(err, shutdownStrays(r.dir))
+	}
+	signals.open()
+	if r.detach {
+		return 0, r.leave(ctx)
+	}
+	return r.through(ctx)
+}
+
+func (r *run) makeBundle(args []string) (err error) {
 	user := ""
 	if len(args) > 0 {
 		user = args[0]
 	}
 	// The cgroup is named after the directory, which nobody else has: the id may be another's, too.
 	ours := client.BundleConfig{Args: r.command(), CgroupsPath: "/" + filepath.Base(r.dir)}
-	terminal, err := makeBundle(r.bundle(), user, ours, r.terminal)
-	if err == nil {
-		r.terminal = terminal
-		r.stdin = r.stdin || terminal
-		status, err = r.through(ctx)
-	}
-	if err != nil && r.detach {
-		err = errors.Join(err, os.RemoveAll(r.dir))
-	}
-	return status, err
+	r.terminal, err = makeBundle(r.bundle(), user, ours, r.terminal)
+	r.stdin = r.stdin || r.terminal
+	return err
 }
 
 // command is what the container runs if there is no bundle that says so.
@@ -113,8 +131,6 @@ func (r *run) check() (err error) {
 		return errors.New("cannot detach from a container that is attached to: use -d without -t and -i")
 	case r.id != "" && (r.id == "." || r.id == ".." || filepath.Base(r.id) != r.id):
 		return fmt.Errorf("cannot use %q as an id: because it is no file name; use letters, digits, dots and dashes", r.id)
-	case len(os.TempDir())+len("/holdfast-4294967295/s") > socketDirLimit:
-		return fmt.Errorf("cannot make sockets: because %s is too long a path; set TMPDIR to a shorter one", os.TempDir())
 	}
 	if r.shim == "" {
 		r.shim, err = findShim()
@@ -125,6 +141,27 @@ func (r *run) check() (err error) {
 	}
 	r.shim, err = filepath.Abs(r.shim) // it is run in another directory
 	return err
+}
+
+// tempDir is where temporary files go, unless its path is too long for sockets.
+func tempDir() string {
+	if dir := os.TempDir(); len(dir) <= tempDirLimit {
+		return dir
+	}
+	return "/tmp"
+}
+
+// removeAll removes a directory of ours, but not through a mount: what is mounted there is not
+// ours, and that it still is has to be looked into.
+func removeAll(dir string) error {
+	mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(dir))
+	if err != nil {
+		return fmt.Errorf("cannot remove %s: %w", dir, err)
+	}
+	if len(mounts) > 0 {
+		return fmt.Errorf("cannot remove %s: because %s is still mounted; unmount it and remove the directory", dir, mounts[0].Mountpoint)
+	}
+	return os.RemoveAll(dir)
 }
 
 // findShim looks beside our own executable first: the two are built together.
@@ -145,25 +182,12 @@ func findShim() (string, error) {
 	return filepath.Abs(path)
 }
 
-// through starts the shim, takes the container through its life and ends the shim, whatever
-// happens in between.
+// through takes the container through its life and ends the shim, whatever happens in between.
 func (r *run) through(ctx context.Context) (int, error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	signals := watchSignals(func() bool { return r.kill(ctx) }, cancel)
-	defer signals.stop()
-
-	// Signals have to wait until there is a session: a start that is cut off may leave a shim of
-	// which we know nothing.
-	if err := r.launch(); err != nil {
-		return 0, errors.Join(err, shutdownStrays(r.dir))
-	}
-	signals.open()
-	if r.detach {
-		return 0, r.leave(ctx)
-	}
 	exit, err := r.live(ctx)
-	r.detachStreams()
+	if r.streams != nil {
+		r.streams.detach()
+	}
 	err = errors.Join(err, r.end(ctx, err))
 	if !r.debug {
 		var refusal *client.Error // which explains itself
@@ -235,12 +259,6 @@ func (r *run) kill(ctx context.Context) bool {
 	defer cancel()
 	_, err := r.session.Kill(ctx, &task.KillRequest{ID: r.id, Signal: 9, All: true})
 	return err == nil
-}
-
-func (r *run) detachStreams() {
-	if r.streams != nil {
-		r.streams.detach()
-	}
 }
 
 // end ends the shim: in order if the container is gone or can be deleted, else by force, which the

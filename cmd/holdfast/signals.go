@@ -26,8 +26,9 @@ func watchSignals(kill func() bool, giveUp func()) *signals {
 		opened:   make(chan struct{}),
 		stopped:  make(chan struct{}),
 	}
-	// SIGINT and SIGQUIT come from a terminal that is not in raw mode, SIGHUP when it is closed.
-	signal.Notify(s.received, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT)
+	// SIGINT and SIGQUIT come from a terminal that is not in raw mode, SIGHUP when it is closed, and
+	// SIGPIPE when nobody reads our output any more.
+	signal.Notify(s.received, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGPIPE)
 	s.ended.Go(func() { s.attend(kill, giveUp) })
 	return s
 }
@@ -42,9 +43,12 @@ func (s *signals) attend(kill func() bool, giveUp func()) {
 	killed := make(chan bool, 1)
 	for first := true; ; {
 		select {
-		case <-s.received:
+		case sig := <-s.received:
 			if !first {
-				giveUp()
+				// SIGPIPE comes with every write that fails: it is nobody's impatience.
+				if sig != unix.SIGPIPE {
+					giveUp()
+				}
 				continue
 			}
 			first = false

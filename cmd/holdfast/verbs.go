@@ -33,6 +33,7 @@ type target struct {
 	id, exec           string
 	args               []string // after the id
 
+	shimPid         int
 	signal          string
 	all             bool
 	terminal, stdin bool
@@ -98,13 +99,18 @@ func (t *target) dial(ctx context.Context) (err error) {
 		return err
 	}
 	t.Namespace = t.namespace
-	if _, err = t.Connect(ctx, &task.ConnectRequest{ID: t.id}); errors.Is(err, errdefs.ErrNotImplemented) {
-		t.Version, err = 2, nil
+	request := &task.ConnectRequest{ID: t.id}
+	response, err := t.Connect(ctx, request)
+	if errors.Is(err, errdefs.ErrNotImplemented) {
+		t.Version = 2
+		response, err = t.Connect(ctx, request)
 	}
 	if err != nil {
 		t.Close()
+		return err
 	}
-	return err
+	t.shimPid = int(response.GetShimPid())
+	return nil
 }
 
 // show prints m as JSON, zero values included, unless err is set, which it returns.
@@ -183,13 +189,28 @@ func signalNumber(text string) (syscall.Signal, error) {
 const shutdownLimit = 8 * time.Second
 
 func shutdown(ctx context.Context, t *target) (int, error) {
+	process, err := client.OpenProcess(t.shimPid)
+	if err != nil {
+		return 0, err
+	}
+	defer process.Close()
+	left, err := findLeftover(t.address)
+	if err != nil {
+		return 0, err
+	}
+	if left != nil {
+		defer left.events.Close()
+	}
 	limited, cancel := context.WithTimeout(ctx, shutdownLimit)
 	defer cancel()
-	_, err := t.Shutdown(limited, &task.ShutdownRequest{ID: t.id})
-	select {
-	case <-t.Done(): // the answer may have been lost
-	case <-limited.Done():
-		return 0, errors.Join(err, errors.New("cannot shut the shim down: because it has not ended; does it still have containers? delete them first"))
+	_, err = t.Shutdown(limited, &task.ShutdownRequest{ID: t.id})
+	if waitErr := process.Wait(limited); waitErr != nil {
+		// Only now: an answer may be lost when the shim ends.
+		return 0, fmt.Errorf("cannot shut the shim down: because it has not ended; does it still have containers? delete them first: %w",
+			errors.Join(err, waitErr))
 	}
-	return 0, sweep(ctx, t.address)
+	if left == nil {
+		return 0, nil
+	}
+	return 0, left.sweep(ctx)
 }

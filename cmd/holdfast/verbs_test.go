@@ -1,0 +1,65 @@
+package main
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestDetachedContainerAnswersTheVerbs(t *testing.T) {
+	needRoot(t)
+	cmd, tmp := holdfast(t, deadline(t, runLimit), "run", "-d", "--id", "c1")
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	address := ""
+	for line := range strings.Lines(string(out)) {
+		if fields := strings.Fields(line); len(fields) == 2 && fields[0] == "address" {
+			address = fields[1]
+		}
+	}
+	cgroups := "io.containerd.cgroups.v"
+	rows := []struct {
+		args   string
+		status int
+		stdout []string // in the output
+		stderr string
+	}{
+		{"connect", 0, []string{`"shimPid"`}, ""},
+		{"connect c1", 0, []string{`"taskPid"`}, ""},
+		{"state c1", 0, []string{`"RUNNING"`, `"id": "c1"`}, ""},
+		{"state c2", exitFailed, nil, "not found"},
+		{"pids c1", 0, []string{`"processes"`, `"pid"`}, ""},
+		{"stats c1", 0, []string{cgroups, `"memory"`}, ""},
+		{"exec c1 sh -c exit\t5", 5, nil, ""},
+		{"exec c1 echo -h", 0, []string{"-h\n"}, ""},
+		{"exec c1", exitFailed, nil, "name a command"},
+		{"exec c1 /nonsense", exitFailed, nil, "/nonsense"},
+		{"kill c1 --exec e9", exitFailed, nil, "e9"},
+		{"delete c1", exitFailed, nil, "running"},
+		{"kill c1 --signal 0", 0, nil, ""},
+		{"kill --all c1", 0, nil, ""},
+		{"wait c1", 0, []string{`"exitStatus": 137`}, ""},
+		{"delete c1", 0, []string{`"exitStatus": 137`}, ""},
+		{"state c1", exitFailed, nil, "not found"},
+		{"shutdown", 0, nil, "/tasks/delete"}, // which it could not send before
+	}
+	for _, row := range rows {
+		var args []string
+		for _, a := range strings.Split(row.args, " ") {
+			args = append(args, strings.ReplaceAll(a, "\t", " "))
+		}
+		// After the verb, so that it is not taken for a part of a command.
+		args = append([]string{args[0], "--address", address}, args[1:]...)
+		got := runHoldfast(t, "", args...)
+		if got.status != row.status || (row.stderr == "") != (got.stderr == "") || !strings.Contains(got.stderr, row.stderr) {
+			t.Errorf("holdfast %s: %+v, want status %d", row.args, got, row.status)
+		}
+		for _, want := range row.stdout {
+			if !strings.Contains(got.stdout, want) {
+				t.Errorf("holdfast %s: %q is not in %q", row.args, want, got.stdout)
+			}
+		}
+	}
+	leftNothing(t, tmp)
+}
