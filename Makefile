@@ -1,0 +1,74 @@
+# holdfast: a containerd shim. `make` alone lists what there is to make.
+
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+BIN     := bin
+PREFIX  ?= /usr/local
+BINDIR  := $(DESTDIR)$(PREFIX)/bin
+PROGRAMS := containerd-shim-holdfast-v2 holdfast
+
+# The same commit and the same Go give the same bytes, wherever and whenever they are built. The
+# shim finds its version in what Go notes of the commit, if there is one.
+# no_grpc leaves out the stubs that would link gRPC and net/http into every shim.
+GOBUILD := CGO_ENABLED=0 go build -trimpath -buildvcs=$(if $(filter unknown,$(VERSION)),false,true) \
+	-tags no_grpc -ldflags '-s -w -buildid= -X main.version=$(VERSION)'
+
+# Kept out of go.mod: what checks the product is not part of it.
+STATICCHECK := go run honnef.co/go/tools/cmd/staticcheck@v0.8.2
+
+export GORACE = atexit_sleep_ms=0
+
+.DEFAULT_GOAL := help
+.PHONY: help build install uninstall run test lint check bench clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## build the shim and the client into bin/
+	@for p in $(PROGRAMS); do $(GOBUILD) -o $(BIN)/$$p ./cmd/$$p || exit 1; done
+
+# A running containerd may start the shim at any moment: it finds the old file or the new one.
+install: build ## install into $(DESTDIR)$(PREFIX)/bin
+	install -d $(BINDIR)
+	@for p in $(PROGRAMS); do \
+		install -m 755 $(BIN)/$$p $(BINDIR)/.$$p.new && mv -f $(BINDIR)/.$$p.new $(BINDIR)/$$p || exit 1; \
+		echo "installed $(BINDIR)/$$p"; \
+	done
+
+uninstall: ## remove what install has installed
+	rm -f $(addprefix $(BINDIR)/,$(PROGRAMS))
+
+run: ## run a container through the shim; ARGS="-t BUNDLE" for a shell, WITH=containerd for ctr
+ifeq ($(WITH),containerd)
+	@test/setup runc containerd ctr busybox pstree
+	@$(MAKE) -s build
+	@test/with-containerd
+else
+	@test/setup runc
+	@$(MAKE) -s build
+	@# The container that greets ends with 7, to show that its exit status is passed on.
+	@$(BIN)/holdfast run $(ARGS) $(if $(ARGS),,|| [ $$? = 7 ])
+endif
+
+test: ## install what the tests need, and run them all
+	@test/setup gcc runc crun containerd ctr busybox unshare
+	@test/run
+
+lint: ## gofmt, go vet and staticcheck
+	@unformatted=$$(gofmt -l cmd internal oom process runc shim stdio test); \
+	[ -z "$$unformatted" ] || { echo "not formatted: $$unformatted"; exit 1; }
+	go vet -tags no_grpc ./...
+	cd test/e2e && go vet ./...
+	$(STATICCHECK) -tags no_grpc ./...
+	cd test/e2e && $(STATICCHECK) ./...
+
+check: lint ## lint, import order, budgets, and what is linked
+	go test -tags no_grpc ./test
+
+bench: ## latency and memory beside containerd's own shim
+	@test/setup runc
+	@$(MAKE) -s build
+	@go run -tags no_grpc ./test/bench -ours $(BIN)/containerd-shim-holdfast-v2 \
+		-theirs "$$(test/build-containerd)/containerd-shim-runc-v2"
+
+clean: ## remove what was built here
+	rm -rf $(BIN)
