@@ -1,0 +1,100 @@
+package shim
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"path/filepath"
+)
+
+// Annotations in config.json that tell which containers share a daemon (contract 1.6.2).
+const (
+	groupAnnotation     = "io.containerd.runc.v2.group"
+	sandboxAnnotation   = "io.kubernetes.cri.sandbox-id"
+	containerAnnotation = "io.kubernetes.cri.container-type"
+)
+
+const (
+	// maxSpec bounds what is read of a config.json. containerd passes specs in messages of at most
+	// 16 MiB.
+	maxSpec = 64 << 20
+	// maxAnnotation bounds one key or value that we keep. All we look for are ids.
+	maxAnnotation = 64 << 10
+)
+
+// annotations are the few of a spec that the shim looks at, absent ones being "".
+type annotations struct {
+	group     string
+	sandbox   string
+	container string // "sandbox" or "container"
+}
+
+// key returns the grouping key of the container id.
+func (a annotations) key(id string) string {
+	switch {
+	case a.group != "":
+		return a.group
+	case a.sandbox != "":
+		return a.sandbox
+	}
+	return id
+}
+
+// readAnnotations reads config.json of a bundle as far as its annotations. A bundle without one
+// has none: sandboxes of some managers come without a spec.
+func readAnnotations(bundle string) (annotations, error) {
+	path := filepath.Join(bundle, "config.json")
+	f, err := openRegular(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return annotations{}, nil
+	}
+	if err != nil {
+		return annotations{}, fmt.Errorf("read the container's spec: %w", err)
+	}
+	found, err := scanAnnotations(f)
+	if err := errors.Join(err, f.Close()); err != nil {
+		return annotations{}, fmt.Errorf("read the container's spec %s: %w", path, err)
+	}
+	return found, nil
+}
+
+// scanAnnotations walks through a spec without keeping it: start runs for every container, and
+// most of a spec is a seccomp profile that comes after the annotations.
+func scanAnnotations(r io.Reader) (annotations, error) {
+	var found annotations
+	limited := &io.LimitedReader{R: r, N: maxSpec}
+	s := &jsonScanner{r: bufio.NewReader(limited)}
+	err := s.object(func(key string) (bool, error) {
+		if key != "annotations" {
+			return true, s.skip()
+		}
+		return false, s.object(func(key string) (bool, error) {
+			to := found.field(key)
+			if to == nil {
+				return true, s.skip()
+			}
+			text, err := s.text()
+			*to = text
+			return true, err
+		})
+	})
+	if limited.N <= 0 {
+		err = fmt.Errorf("%w: the limit is %d bytes", errTooLarge, maxSpec)
+	}
+	return found, err
+}
+
+// field returns where the annotation key goes, or nil.
+func (a *annotations) field(key string) *string {
+	switch key {
+	case groupAnnotation:
+		return &a.group
+	case sandboxAnnotation:
+		return &a.sandbox
+	case containerAnnotation:
+		return &a.container
+	}
+	return nil
+}

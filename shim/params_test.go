@@ -1,0 +1,159 @@
+package shim
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"strings"
+	"testing"
+
+	bootstrap "github.com/containerd/containerd/api/runtime/bootstrap/v1"
+	"github.com/containerd/containerd/api/types/runc/options"
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/testing/protocmp"
+	"google.golang.org/protobuf/types/known/anypb"
+)
+
+// marshal is proto.Marshal for messages that cannot fail.
+func marshal(t testing.TB, msg proto.Message) []byte {
+	t.Helper()
+	data, err := proto.Marshal(msg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+// bare returns msg in an Any as containerd writes it, without a prefix.
+func bare(t testing.TB, msg proto.Message) *anypb.Any {
+	t.Helper()
+	return &anypb.Any{TypeUrl: string(msg.ProtoReflect().Descriptor().FullName()), Value: marshal(t, msg)}
+}
+
+func TestParametersOfBothProtocols(t *testing.T) {
+	crun := &options.Options{BinaryName: "crun", Root: "/r", ShimCgroup: "/shims"}
+	flagged := &flags{id: "c1", namespace: "k8s.io", address: "/c.sock", publish: "/bin/containerd"}
+	env := []string{"PATH=/bin", "TTRPC_ADDRESS=/c.sock.ttrpc"}
+	base := Params{
+		ID: "c1", Namespace: "k8s.io", Address: "/c.sock", TTRPCAddress: "/c.sock.ttrpc",
+		ContainerdBinary: "/bin/containerd", Options: &options.Options{},
+	}
+	with := func(change func(*Params)) Params {
+		p := base
+		change(&p)
+		return p
+	}
+	params := func(change func(*bootstrap.BootstrapParams)) []byte {
+		msg := &bootstrap.BootstrapParams{InstanceID: "c1", Namespace: "k8s.io"}
+		change(msg)
+		return marshal(t, msg)
+	}
+	for _, c := range []struct {
+		name  string
+		flags *flags
+		stdin []byte
+		want  Params
+	}{
+		{"legacy, nothing on stdin", flagged, nil, base},
+		// Without the check of identity these bytes decode as BootstrapParams of a container named
+		// containerd.runc.v1.Options (contract T1).
+		{"legacy, options", flagged, marshal(t, bare(t, crun)), with(func(p *Params) { p.Options = crun })},
+		{"legacy, options with a prefix", flagged,
+			marshal(t, &anypb.Any{TypeUrl: "type.googleapis.com/containerd.runc.v1.Options", Value: marshal(t, crun)}),
+			with(func(p *Params) { p.Options = crun })},
+		{"legacy, unknown type", flagged, marshal(t, &anypb.Any{TypeUrl: "a.B", Value: []byte("x")}),
+			with(func(p *Params) { p.Ignored = "a.B" })},
+		{"legacy, no message at all", flagged, []byte("\xff\xff"), with(func(p *Params) { p.Ignored = "neither" })},
+		{"new, the least", flagged, params(func(*bootstrap.BootstrapParams) {}),
+			with(func(p *Params) { p.NewProtocol = true })},
+		{"new, everything", flagged,
+			params(func(m *bootstrap.BootstrapParams) {
+				m.LogLevel = bootstrap.LogLevel_LOG_LEVEL_TRACE
+				m.ContainerdVersion = "2.4.2"
+				m.ContainerdTtrpcAddress = "/t"
+				m.ContainerdGrpcAddress = "/g"
+				m.ContainerdBinary = "/b"
+				m.SocketDir = proto.String("/s")
+				m.Extensions = []*bootstrap.Extension{
+					{Value: &anypb.Any{TypeUrl: "some.Future"}}, {}, {Value: bare(t, crun)},
+				}
+			}),
+			Params{
+				ID: "c1", Namespace: "k8s.io", Address: "/g", TTRPCAddress: "/t", ContainerdBinary: "/b",
+				ContainerdVersion: "2.4.2", Debug: true, SocketDir: "/s", Options: crun, NewProtocol: true,
+			}},
+		{"new, flags have disappeared", &flags{}, params(func(*bootstrap.BootstrapParams) {}), Params{
+			ID: "c1", Namespace: "k8s.io", TTRPCAddress: "/c.sock.ttrpc", Options: &options.Options{}, NewProtocol: true,
+		}},
+		{"new, of another container", &flags{id: "c2", namespace: "k8s.io"}, params(func(*bootstrap.BootstrapParams) {}), Params{
+			ID: "c2", Namespace: "k8s.io", TTRPCAddress: "/c.sock.ttrpc", Options: &options.Options{}, Ignored: "c1",
+		}},
+		{"debug by flag", &flags{id: "c1", namespace: "k8s.io", debug: true}, nil, Params{
+			ID: "c1", Namespace: "k8s.io", TTRPCAddress: "/c.sock.ttrpc", Options: &options.Options{}, Debug: true,
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			got, err := readParams(c.flags, env, bytes.NewReader(c.stdin))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if (c.want.Ignored == "") != (got.Ignored == "") || !strings.Contains(got.Ignored, c.want.Ignored) {
+				t.Errorf("ignored is %q, want something about %q", got.Ignored, c.want.Ignored)
+			}
+			got.Ignored = c.want.Ignored
+			if diff := cmp.Diff(c.want, got, protocmp.Transform()); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+// endless is a stdin that never ends.
+type endless struct{ read int64 }
+
+func (e *endless) Read(b []byte) (int, error) { e.read += int64(len(b)); return len(b), nil }
+
+func TestEndlessParametersAreRefused(t *testing.T) {
+	stdin := &endless{}
+	_, err := readParams(&flags{id: "x", namespace: "n"}, nil, stdin)
+	if !errors.Is(err, errTooLarge) {
+		t.Errorf("error is %v, want %v", err, errTooLarge)
+	}
+	if stdin.read > maxParams+1 {
+		t.Errorf("read %d bytes before it gave up", stdin.read)
+	}
+}
+
+func TestParametersThatCannotBeReadAreAnError(t *testing.T) {
+	broken := io.MultiReader(strings.NewReader("x"), iotestErrReader{})
+	if _, err := readParams(&flags{id: "x", namespace: "n"}, nil, broken); !errors.Is(err, io.ErrNoProgress) {
+		t.Errorf("error is %v", err)
+	}
+}
+
+type iotestErrReader struct{}
+
+func (iotestErrReader) Read([]byte) (int, error) { return 0, io.ErrNoProgress }
+
+func FuzzReadParams(f *testing.F) {
+	f.Add("c1", "n", []byte(nil))
+	f.Add("c1", "n", marshal(f, bare(f, &options.Options{BinaryName: "crun"})))
+	f.Add("c1", "n", marshal(f, &bootstrap.BootstrapParams{InstanceID: "c1", Namespace: "n"}))
+	f.Add("", "", marshal(f, &bootstrap.BootstrapParams{InstanceID: "c1", Namespace: "n", SocketDir: proto.String("/s")}))
+	f.Add("../x", "", []byte("\x0a\x01"))
+	f.Fuzz(func(t *testing.T, id, namespace string, stdin []byte) {
+		got, err := readParams(&flags{id: id, namespace: namespace}, nil, bytes.NewReader(stdin))
+		if err != nil {
+			return
+		}
+		switch {
+		case id != "" && got.ID != id, namespace != "" && got.Namespace != namespace:
+			t.Errorf("asked for %q in %q, got %q in %q", id, namespace, got.ID, got.Namespace)
+		case got.Options == nil:
+			t.Error("no options")
+		case checkNames(got.Namespace, got.ID) != nil:
+			t.Errorf("took the names %q and %q", got.Namespace, got.ID)
+		}
+	})
+}

@@ -1,0 +1,70 @@
+package shim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"time"
+
+	taskv2 "github.com/containerd/containerd/api/runtime/task/v2"
+	taskv3 "github.com/containerd/containerd/api/runtime/task/v3"
+	"github.com/containerd/ttrpc"
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// The versions of the task API, of which a daemon of ours serves both (contract 1.5).
+const (
+	newestVersion = 3
+	olderVersion  = 2
+)
+
+// probeLimit bounds how long a living daemon may take to say what it speaks.
+const probeLimit = 2 * time.Second
+
+// errGone says that the daemon ended while we talked to it.
+var errGone = errors.New("the daemon is gone")
+
+// probe returns the newest version of the task API that the daemon at path speaks, which may be a
+// daemon of containerd's, from before our shim was put in its place. The error is errGone if there
+// is no daemon any more.
+//
+// A daemon that lives but does not answer is taken for the newest version: managers fall back from
+// it when the daemon says that it does not know it, but never the other way.
+func probe(ctx context.Context, path string) (int32, error) {
+	ctx, cancel := context.WithTimeout(ctx, probeLimit)
+	defer cancel()
+	dialer := net.Dialer{Timeout: connectLimit}
+	conn, err := dialer.DialContext(ctx, "unix", path)
+	if errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, unix.ENOENT) {
+		return 0, fmt.Errorf("connect to %s: %w", path, errGone)
+	}
+	if err != nil {
+		return newestVersion, nil //nolint:nilerr // it listens, with a full queue
+	}
+	client := ttrpc.NewClient(conn)
+	defer client.Close() //nolint:errcheck // nothing was asked for after the answer
+	_, err = taskv3.NewTTRPCTaskClient(client).Connect(ctx, &taskv3.ConnectRequest{})
+	version := int32(newestVersion)
+	if status.Code(err) == codes.Unimplemented {
+		version = olderVersion
+		_, err = taskv2.NewTTRPCTaskClient(client).Connect(ctx, &taskv2.ConnectRequest{})
+	}
+	switch {
+	case isClosed(err):
+		return 0, fmt.Errorf("ask %s: %w", path, errGone)
+	case status.Code(err) == codes.Unimplemented:
+		return 0, fmt.Errorf("cannot join the daemon at %s: it serves no task API; who listens there?", path)
+	}
+	// Any other error is an answer too.
+	return version, nil
+}
+
+// isClosed tells whether err means that the other side has closed the connection.
+func isClosed(err error) bool {
+	return errors.Is(err, ttrpc.ErrClosed) || errors.Is(err, io.EOF) ||
+		errors.Is(err, unix.ECONNRESET) || errors.Is(err, unix.EPIPE)
+}
