@@ -1,0 +1,113 @@
+package shim
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"holdfast/internal/cgroup"
+	"holdfast/runc"
+)
+
+// proveCgroup returns the cgroup of the process pid, if it certainly is the container's: the
+// process is alive, and in each hierarchy it is in the cgroup that the spec asks for. A pid file may
+// be old and its pid somebody else's by now. It returns nil if there is no proof.
+func (c container) proveCgroup(pid int) *cgroup.Group {
+	if pid <= 0 {
+		return nil
+	}
+	process, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return nil
+	}
+	defer unix.Close(process) //nolint:errcheck // nothing was written
+	spec, err := runc.ReadSpec(c.bundle)
+	if err != nil {
+		return nil
+	}
+	group, err := cgroup.Of(pid)
+	if err != nil {
+		return nil
+	}
+	lines, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+	if err != nil || !isInside(string(lines), cgroupName(spec.CgroupsPath, c.id)) {
+		return nil
+	}
+	// All of this was said of one process only if it still lives: its pid was never free.
+	if unix.PidfdSendSignal(process, 0, nil, 0) != nil {
+		return nil
+	}
+	return group
+}
+
+// cgroupName returns the tail of the path of a container's cgroup in each hierarchy. The spec has
+// either a path or, for systemd, slice:prefix:name (runc's and crun's documentation).
+func cgroupName(cgroupsPath, id string) string {
+	if cgroupsPath == "" {
+		return "/" + id
+	}
+	part := strings.Split(cgroupsPath, ":")
+	if len(part) != 3 {
+		return path.Join("/", cgroupsPath)
+	}
+	switch prefix, name := part[1], part[2]; {
+	case strings.HasSuffix(name, ".slice"):
+		return "/" + name
+	case prefix == "":
+		return "/" + name + ".scope"
+	default:
+		return "/" + prefix + "-" + name + ".scope"
+	}
+}
+
+// isInside tells whether a process whose /proc/PID/cgroup is lines is in or below a cgroup whose path
+// ends in name: on v1 in the hierarchies of all controllers, else in the unified one.
+func isInside(lines, name string) bool {
+	if name == "/" {
+		return false
+	}
+	controllers, unified := 0, false
+	for line := range strings.Lines(lines) {
+		part := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3)
+		if len(part) != 3 {
+			return false
+		}
+		inside := strings.Contains(part[2]+"/", name+"/")
+		switch {
+		case part[1] == "":
+			unified = inside
+		case strings.HasPrefix(part[1], "name="):
+		case !inside:
+			return false
+		default:
+			controllers++
+		}
+	}
+	return controllers > 0 || unified
+}
+
+// killLeft kills what still lives in the cgroup of a container, and tells whether there was
+// something. The group may be nil.
+func killLeft(group *cgroup.Group) (left bool, err error) {
+	if group == nil {
+		return false, nil
+	}
+	pids, err := group.Pids()
+	if isNoGroup(err) || err == nil && len(pids) == 0 {
+		return false, nil
+	}
+	if err := group.Signal(syscall.SIGKILL); err != nil && !isNoGroup(err) {
+		return true, fmt.Errorf("cannot kill what is left of the container, processes %v: %w", pids, err)
+	}
+	return true, nil
+}
+
+// isNoGroup tells whether err means that the container has no cgroup, or none of its own.
+func isNoGroup(err error) bool {
+	return errors.Is(err, cgroup.ErrGone) || errors.Is(err, cgroup.ErrShared)
+}

@@ -1,0 +1,97 @@
+package shim
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// TestLeftProcessesAreKilledWithProof has a process that the runtime leaves alive, in the cgroup
+// that the spec names and in another one.
+func TestLeftProcessesAreKilledWithProof(t *testing.T) {
+	for name, c := range map[string]struct {
+		spec string // cgroupsPath, %s being the name of the cgroup
+		dies bool
+	}{
+		"cgroup of the spec": {"%s", true},
+		"another cgroup":     {"/other%s", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newManager(t, "2.4")
+			bundle := m.bundle("c1", nil)
+			group := fmt.Sprintf("/holdfast-left-%d-%v", os.Getpid(), c.dies)
+			makeCgroups(t, group)
+			m.spec("c1", fmt.Sprintf(c.spec, group), nil)
+			victim := exec.Command("sleep", "60")
+			if err := victim.Start(); err != nil {
+				t.Fatal(err)
+			}
+			died := make(chan error, 1)
+			go func() { died <- victim.Wait() }()
+			enterCgroups(t, group, victim.Process.Pid)
+			writeText(t, filepath.Join(bundle, "init.pid"), strconv.Itoa(victim.Process.Pid))
+			o, _ := recorder(t, "exit 0")
+			m.save("c1", o)
+			since := time.Now()
+			answer, complaint := m.mustDelete("c1")
+			checkKilled(t, answer, uint32(victim.Process.Pid), since)
+			if complaint != "" {
+				t.Errorf("complained %q", complaint)
+			}
+			if alive := unix.Kill(victim.Process.Pid, 0) == nil; alive == c.dies {
+				t.Errorf("the process is alive: %v", alive)
+			}
+			_ = victim.Process.Kill() // it may be dead
+			<-died
+		})
+	}
+}
+
+func enterCgroups(t *testing.T, name string, pid int) {
+	t.Helper()
+	files, err := filepath.Glob("/sys/fs/cgroup/*" + name + "/cgroup.procs")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if direct := "/sys/fs/cgroup" + name + "/cgroup.procs"; exists(direct) {
+		files = append(files, direct)
+	}
+	for _, file := range files {
+		if err := overwrite(file, strconv.Itoa(pid)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestProofByCgroupNames(t *testing.T) {
+	for _, c := range []struct {
+		path, id, lines string
+		want            bool
+	}{
+		{"/k/pod/c1", "c1", "0::/k/pod/c1\n", true},
+		{"/k/pod/c1", "c1", "0::/k/pod/c1/init.scope\n", true},
+		{"/k/pod/c1", "c1", "0::/k/pod/c12\n", false},
+		{"/k/pod/c1", "c1", "0::/\n", false},
+		{"system.slice:docker:c1", "c1", "0::/system.slice/docker-c1.scope\n", true},
+		{"s:p:x.slice", "c1", "0::/s/x.slice\n", true},
+		{"::c1", "c1", "0::/system.slice/c1.scope\n", true},
+		{"", "c1", "0::/c1\n", true},
+		{"", "c1", "0::/user.slice\n", false},
+		{"/", "c1", "0::/\n", false},
+		{"/k/c1", "c1", "5:memory:/k/c1\n4:pids:/k/c1\n1:name=systemd:/x\n0::/\n", true},
+		{"/k/c1", "c1", "5:memory:/k/c1\n4:pids:/\n0::/k/c1\n", false},
+		{"k/c1", "c1", "5:memory:/docker/outer/k/c1\n", true},
+		{"/k/c1", "c1", "", false},
+		{"/k/c1", "c1", "garbage\n", false},
+	} {
+		if got := isInside(c.lines, cgroupName(c.path, c.id)); got != c.want {
+			t.Errorf("%q %q in %q: %v", c.path, c.id, c.lines, got)
+		}
+	}
+}
