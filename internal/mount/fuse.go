@@ -51,7 +51,7 @@ func (s *stack) mountFUSE(m Mount, o *options, at *os.File) error {
 	}
 	if after > before {
 		// Also if it failed: then it was killed, or fell over, after it had mounted.
-		s.points = append(s.points, point{path: path, fstype: m.Type})
+		s.paths = append(s.paths, path)
 	}
 	if failed == nil && after <= before {
 		return fmt.Errorf("mount.%s said that it succeeded but nothing is mounted", version)

@@ -48,7 +48,7 @@ func (s *stack) mountMappedOverlay(m Mount, o *options, at *os.File) error {
 		return err
 	}
 	defer lower.Close() //nolint:errcheck // nothing was written
-	if err := s.attach(lower, at, "none"); err != nil {
+	if err := s.attach(lower, at); err != nil {
 		return err
 	}
 	if err := s.overlayOn(m, o, l, lower); err != nil {
@@ -90,36 +90,26 @@ func (s *stack) overlayOn(m Mount, o *options, l layers, lower *os.File) error {
 	if err != nil {
 		return err
 	}
-	return s.push(at, m.Type)
+	return s.push(at)
 }
 
 // replace takes away the n topmost mounts at target and attaches tree there instead.
 func (s *stack) replace(target string, tree *os.File, n int) error {
-	fstype := s.points[len(s.points)-1].fstype
 	for range n {
-		last := len(s.points) - 1
+		last := len(s.paths) - 1
 		// Detached, not unmounted: it may have mounts below it that came with it, and we hold
 		// descriptors of it. Nobody else has seen it, so nothing stays behind that matters.
-		if err := unix.Unmount(s.points[last].path, unix.UMOUNT_NOFOLLOW|unix.MNT_DETACH); err != nil {
+		if err := unix.Unmount(s.paths[last], unix.UMOUNT_NOFOLLOW|unix.MNT_DETACH); err != nil {
 			return fmt.Errorf("detach the unmapped mount: %w", err)
 		}
-		s.points = s.points[:last]
+		s.paths = s.paths[:last]
 	}
 	at, err := s.place(target)
 	if err != nil {
 		return err
 	}
 	defer at.Close() //nolint:errcheck // nothing was written
-	return s.attach(tree, at, fstype)
-}
-
-// attach makes a detached mount visible at a place.
-func (s *stack) attach(tree, at *os.File, fstype string) error {
-	const flags = unix.MOVE_MOUNT_F_EMPTY_PATH | unix.MOVE_MOUNT_T_EMPTY_PATH
-	if err := unix.MoveMount(int(tree.Fd()), "", int(at.Fd()), "", flags); err != nil {
-		return fmt.Errorf("attach the mapped mount: %w", err)
-	}
-	return s.push(at, fstype)
+	return s.attach(tree, at)
 }
 
 // cloneMapped returns a detached copy of the mounts at and below f that shows mapped owners.
@@ -150,14 +140,4 @@ func cloneMapped(f *os.File, o *options, attributes uint64) (*os.File, error) {
 		return nil, closing(tree, fmt.Errorf("map the ids of %s: %w", f.Name(), err))
 	}
 	return tree, nil
-}
-
-// cloneTree returns a detached copy of the mount at f; with AT_RECURSIVE also of those below it.
-func cloneTree(f *os.File, flags uint) (*os.File, error) {
-	flags |= unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC | unix.AT_EMPTY_PATH
-	fd, err := unix.OpenTree(int(f.Fd()), "", flags)
-	if err != nil {
-		return nil, fmt.Errorf("copy the mount of %s: %w", f.Name(), err)
-	}
-	return os.NewFile(uintptr(fd), f.Name()), nil
 }

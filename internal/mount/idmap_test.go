@@ -59,14 +59,19 @@ func TestMappedBindShowsOtherOwners(t *testing.T) {
 
 func TestMappedBindTakesMountsBelowAlong(t *testing.T) {
 	root, dir := newRoot(t)
+	propagation(t, dir, unix.MS_SHARED)
 	source := filepath.Join(dir, "source")
 	mkdir(t, source)
 	mountAll(t, source, tmpfs(""), tmpfs("inner"))
 	write(t, filepath.Join(source, "inner/file"), "")
-	mapped(t, root, bind(source, "", mapping...))
+	mapped(t, root, bind(source, "", append(mapping, "rshared")...))
 	wantOwner(t, filepath.Join(root, "inner/file"), 100000, 200000)
 	if points := listPoints(t, root); len(points) != 2 {
 		t.Errorf("mounted: %v", points)
+	}
+	unmount(t, root)
+	if points := listPoints(t, source); len(points) != 2 {
+		t.Errorf("mounted on the source: %v", points)
 	}
 }
 
@@ -99,6 +104,7 @@ func TestMappedOverlayShowsOtherOwners(t *testing.T) {
 
 func TestMappedOverlayOfOneLayerInASubdirectory(t *testing.T) {
 	root, dir := newRoot(t)
+	propagation(t, dir, unix.MS_SHARED)
 	o := newOverlay(t, dir, 1, "layer")
 	m := o.mount()
 	m.Options = append(m.Options, mapping...)

@@ -24,8 +24,9 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// newRoot returns an empty directory to mount on, and the directory that it is in. Whatever is
-// mounted below either at the end of the test is an error, and gets unmounted.
+// newRoot returns an empty directory to mount on, and the directory that it is in, which is a
+// mount that tells no other of what happens inside. Whatever is left mounted there at the end
+// of the test is an error, and gets unmounted.
 func newRoot(t *testing.T) (root, dir string) {
 	t.Helper()
 	if os.Getuid() != 0 {
@@ -35,24 +36,42 @@ func newRoot(t *testing.T) (root, dir string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	root = filepath.Join(dir, "rootfs")
-	mkdir(t, root)
+	dir = filepath.Join(dir, "own")
+	mkdir(t, dir)
+	if err := unix.Mount(dir, dir, "", unix.MS_BIND, ""); err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() {
 		if left := listPoints(t, dir); len(left) > 0 && !t.Failed() {
 			t.Errorf("left mounted: %v", left)
 		}
-		for _, p := range listPoints(t, dir) {
-			_ = unix.Unmount(p.path, unix.MNT_DETACH)
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+			t.Error(err)
 		}
 	})
+	propagation(t, dir, unix.MS_PRIVATE)
+	root = filepath.Join(dir, "rootfs")
+	mkdir(t, root)
 	return root, dir
 }
 
+// propagation makes the mount at dir private or shared.
+func propagation(t *testing.T, dir string, flags uintptr) {
+	t.Helper()
+	if err := unix.Mount("", dir, "", flags, ""); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// listPoints returns what is mounted at and below dir, without the mount that newRoot makes.
 func listPoints(t *testing.T, dir string) []point {
 	t.Helper()
 	points, err := pointsBelow(dir)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if len(points) > 0 && filepath.Base(points[0].path) == "own" {
+		points = points[1:]
 	}
 	return points
 }

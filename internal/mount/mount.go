@@ -48,8 +48,8 @@ func All(mounts []Mount, root string) error {
 
 // stack is a rootfs under construction.
 type stack struct {
-	root   string  // absolute, free of symlinks
-	points []point // what we have mounted, in order
+	root  string   // absolute, free of symlinks
+	paths []string // where we have mounted something, in order
 }
 
 func (s *stack) mountOn(root string, m Mount) error {
@@ -113,17 +113,24 @@ func (s *stack) place(target string) (*os.File, error) {
 		return nil, fmt.Errorf("open %s: %w", s.root, err)
 	}
 	defer root.Close() //nolint:errcheck // nothing was written
-	mounted := slices.ContainsFunc(s.points, func(p point) bool { return p.path == s.root })
-	return openInside(root, target, mounted)
+	at, err := openInside(root, target, slices.Contains(s.paths, s.root))
+	if err != nil {
+		return nil, err
+	}
+	// A place too deep for a path could be mounted on, but never be unmounted.
+	if _, err := realPath(at); err != nil {
+		return nil, closing(at, err)
+	}
+	return at, nil
 }
 
-// push remembers that something of that type is mounted at the place, so that it can be undone.
-func (s *stack) push(at *os.File, fstype string) error {
+// push remembers that something has been mounted at the place, so that it can be undone.
+func (s *stack) push(at *os.File) error {
 	path, err := realPath(at)
 	if err != nil {
 		return err
 	}
-	s.points = append(s.points, point{path: path, fstype: fstype})
+	s.paths = append(s.paths, path)
 	return nil
 }
 
@@ -144,7 +151,7 @@ func (s *stack) mountPlain(m Mount, o *options, at *os.File) error {
 	if err != nil || o.flags&unix.MS_REMOUNT != 0 {
 		return err
 	}
-	return s.push(at, m.Type)
+	return s.push(at)
 }
 
 // checkData tells whether mount(2) takes data: it reads one page, terminated by a zero byte.
@@ -156,47 +163,6 @@ func checkData(data string) error {
 }
 
 var errTooLong = errors.New("options too long")
-
-// bindAttributes are the flags that a bind mount has for itself, beside its filesystem's.
-const bindAttributes = unix.MS_RDONLY | unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC |
-	unix.MS_NODIRATIME | atime
-
-func (s *stack) bind(m Mount, o *options, at *os.File) error {
-	again := o.flags&unix.MS_REMOUNT != 0
-	if !again {
-		flags := o.flags & (unix.MS_BIND | unix.MS_REC)
-		if err := unix.Mount(m.Source, procPath(at), "", flags, ""); err != nil {
-			return err
-		}
-		if err := s.push(at, m.Type); err != nil {
-			return err
-		}
-	}
-	if again || o.flags&bindAttributes != 0 {
-		return s.restrict(m.Target, o)
-	}
-	return nil
-}
-
-// restrict gives the bind mount at target the flags of o: the kernel ignores them in the call
-// that makes it (mount(2)).
-func (s *stack) restrict(target string, o *options) error {
-	top, err := s.place(target)
-	if err != nil {
-		return err
-	}
-	defer top.Close() //nolint:errcheck // nothing was written
-	var st unix.Statfs_t
-	if err := unix.Fstatfs(int(top.Fd()), &st); err != nil {
-		return fmt.Errorf("read the flags of the source: %w", err)
-	}
-	// A remount drops what it does not name. In a user namespace some flags are locked and must
-	// be named (mount_namespaces(7)); elsewhere a read-only view should not become a place for
-	// setuid programs because nobody asked for that. The kernel itself keeps the atime flags.
-	kept := uintptr(st.Flags) & (unix.MS_RDONLY | unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC)
-	flags := kept&^o.cleared | o.flags&bindAttributes
-	return unix.Mount("", procPath(top), "", unix.MS_REMOUNT|unix.MS_BIND|flags, "")
-}
 
 func (s *stack) propagate(target string, flags uintptr) error {
 	top, err := s.place(target)
@@ -210,17 +176,22 @@ func (s *stack) propagate(target string, flags uintptr) error {
 	return nil
 }
 
-// undo unmounts what we have mounted, and returns the error of the outermost that stays.
+// undo unmounts what we have mounted, and what came along with it: a recursive bind mount has
+// mounts below it that we never named. The error is that of the outermost that stays.
 func (s *stack) undo() error {
-	var left error
-	patience := busyTries // for all together: below one that stays, the others are busy, too
-	for _, p := range slices.Backward(s.points) {
-		if err := p.unmountPatiently(&patience); err != nil {
-			left = err
-		}
+	points, err := pointsBelow(s.root)
+	if err != nil {
+		return err
 	}
-	s.points = nil
-	return left
+	ours := topmost(points, s.paths)
+	if len(ours) == 0 {
+		return nil
+	}
+	list := func() ([]point, error) {
+		points, err := pointsBelow(s.root)
+		return trees(points, ours), err
+	}
+	return unmountEach(list, func() bool { return pause(nil) })
 }
 
 // explain puts err into words for the person who has to do something about it.
@@ -238,7 +209,7 @@ func (m Mount) explain(root string, err error) error {
 var advice = map[error]string{
 	errTooLong:   "use fewer layers, or a shorter directory for the snapshotter",
 	unix.EBUSY:   "see whether another mount uses its source, upperdir or workdir",
-	unix.EINVAL:  "the kernel log (dmesg) says which option is wrong",
+	unix.EINVAL:  "the kernel log (dmesg) may say what is wrong",
 	unix.ENODEV:  "load the module of this filesystem, or see /proc/filesystems for its right name",
 	unix.ENOENT:  "see that its source and all directories in its options exist",
 	unix.ENOSYS:  "it needs a newer kernel (mapped ids: Linux 5.12, for overlays 5.19)",

@@ -72,6 +72,62 @@ func TestBindKeepsFlagsOfItsSource(t *testing.T) {
 	}
 }
 
+// Where the source is shared, mounting and unmounting inside a copy of it concerns the source,
+// too, unless the copy is a slave.
+func TestBindDoesNotTouchItsSource(t *testing.T) {
+	for name, bind := range map[string]func(*stack, Mount, *options, *os.File) error{
+		"tree": (*stack).bindTree, "old": (*stack).bindOld,
+	} {
+		t.Run(name, func(t *testing.T) {
+			root, dir := newRoot(t)
+			propagation(t, dir, unix.MS_SHARED)
+			source := filepath.Join(dir, "source")
+			mkdir(t, source)
+			mountAll(t, source, tmpfs(""), tmpfs("a"), tmpfs("b"))
+			s := stack{root: root}
+			at := mustOpen(t, root)
+			o, err := parseOptions([]string{"rbind"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			err = bind(&s, Mount{Source: source}, &o, at)
+			at.Close()
+			if errors.Is(err, unix.ENOSYS) {
+				t.Skip(err)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := s.mountOn(root, tmpfs("a/c")); err != nil {
+				t.Error(err)
+			}
+			if n := len(listPoints(t, root)); n != 4 {
+				t.Errorf("%d mounts in the copy", n)
+			}
+			mkdir(t, filepath.Join(source, "late"))
+			mountAll(t, filepath.Join(source, "late"), tmpfs(""))
+			if n := len(listPoints(t, root)); n != 5 {
+				t.Errorf("%d mounts in the copy, after another one on the source", n)
+			}
+			unmount(t, root)
+			if left := listPoints(t, source); len(left) != 4 {
+				t.Errorf("mounted on the source: %v", left)
+			}
+		})
+	}
+}
+
+func TestSharedBindIsAPeerOfItsSource(t *testing.T) {
+	root, dir := newRoot(t)
+	source := filepath.Join(dir, "source")
+	mkdir(t, source)
+	mountAll(t, source, tmpfs("", "shared"))
+	mountAll(t, root, bind(source, "", "rshared"), tmpfs("a"))
+	if n := len(listPoints(t, source)); n != 2 {
+		t.Errorf("%d mounts on the source", n)
+	}
+}
+
 func TestPropagationIsApplied(t *testing.T) {
 	for option, want := range map[string]string{
 		"shared": " shared:", "private": " - tmpfs", "unbindable": " unbindable ", "rslave": " - tmpfs",
@@ -162,6 +218,8 @@ func TestSymlinksDoNotLeadOut(t *testing.T) {
 		"relative": "real/../real",
 		"inside":   "/real",
 		"dangling": "/not/yet",
+		"real/abs": "/real",
+		"real/up":  "../..",
 	} {
 		if err := os.Symlink(to, filepath.Join(image, name)); err != nil {
 			t.Fatal(err)
@@ -176,6 +234,8 @@ func TestSymlinksDoNotLeadOut(t *testing.T) {
 		"inside":              "/real",
 		"inside/../absolute":  outside,
 		"dangling/more":       "/not/yet/more",
+		"real/abs/x":          "/real/x",
+		"real/up/x":           "/x",
 		"../../..":            "",
 		"../.." + outside:     outside,
 		"real/./..//real":     "/real",
@@ -210,33 +270,52 @@ func TestEndlessSymlinkIsRefused(t *testing.T) {
 	}
 }
 
-func TestFailureInTheMiddleIsUndone(t *testing.T) {
+func TestPlaceTooDeepToBeUnmountedIsRefused(t *testing.T) {
 	root, dir := newRoot(t)
-	source := filepath.Join(dir, "source")
-	mkdir(t, source)
-	err := All([]Mount{
-		tmpfs(""), tmpfs("a"), tmpfs("a"), bind(source, "a/b", "ro"),
-		{Type: "no-such-filesystem", Source: "none", Target: "a/b/c"},
-		tmpfs("never"),
-	}, root)
-	if err == nil || !strings.Contains(err.Error(), "a/b") {
+	deep := strings.Repeat("/"+strings.Repeat("d", 200), unix.PathMax/200+1)
+	err := All([]Mount{tmpfs(""), tmpfs(deep)}, root)
+	if !errors.Is(err, unix.ENAMETOOLONG) {
 		t.Errorf("error is %v", err)
 	}
 	if left := listPoints(t, dir); len(left) > 0 {
 		t.Errorf("left mounted: %v", left)
 	}
-	if left, err := os.ReadDir(root); err != nil || len(left) > 0 {
-		t.Errorf("left in the rootfs: %v, %v", left, err)
+}
+
+func TestFailureInTheMiddleIsUndone(t *testing.T) {
+	for name, flags := range map[string]uintptr{"private": unix.MS_PRIVATE, "shared": unix.MS_SHARED} {
+		t.Run(name, func(t *testing.T) {
+			root, dir := newRoot(t)
+			propagation(t, dir, flags)
+			source := filepath.Join(dir, "source")
+			mkdir(t, source)
+			// What comes along with a recursive bind mount must go, too.
+			mountAll(t, source, tmpfs(""), tmpfs("c"), tmpfs("d"), tmpfs("d/e"))
+			err := All([]Mount{
+				tmpfs(""), tmpfs("a"), tmpfs("a"), bind(source, "a/b", "ro"), bind(source, "a/b/d"),
+				{Type: "no-such-filesystem", Source: "none", Target: "a/b/c"},
+				tmpfs("never"),
+			}, root)
+			if err == nil || !strings.Contains(err.Error(), "a/b/c: no such device") {
+				t.Errorf("error is %v", err)
+			}
+			if left := listPoints(t, dir); len(left) != 4 {
+				t.Errorf("mounted: %v", left)
+			}
+			if left, err := os.ReadDir(root); err != nil || len(left) > 0 {
+				t.Errorf("left in the rootfs: %v, %v", left, err)
+			}
+		})
 	}
 }
 
 func TestUndoLeavesWhatWasThereBefore(t *testing.T) {
 	root, _ := newRoot(t)
-	mountAll(t, root, tmpfs(""))
+	mountAll(t, root, tmpfs(""), tmpfs("x"))
 	if err := All([]Mount{tmpfs(""), tmpfs("x"), {Type: "none", Options: []string{"X-containerd.a"}}}, root); err == nil {
 		t.Error("no error")
 	}
-	if left := listPoints(t, root); len(left) != 1 {
+	if left := listPoints(t, root); len(left) != 2 {
 		t.Errorf("mounted: %v", left)
 	}
 }

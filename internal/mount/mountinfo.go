@@ -6,13 +6,16 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
+	"strconv"
 	"strings"
 )
 
-// point is a place where something is mounted.
+// point is a mount and the place where it is.
 type point struct {
-	path   string // absolute, as we see it
-	fstype string
+	id, parent int    // of the mount; the kernel uses an id again when its mount is gone
+	path       string // absolute, as we see it
+	fstype     string
 }
 
 // pointsBelow returns what is mounted at root and below it, in the order of the kernel's table:
@@ -48,16 +51,62 @@ func readPoints(r io.Reader, root string) ([]point, error) {
 	}
 }
 
-// parsePoint reads a line of proc_pid_mountinfo(5). The fifth field is the mount point; an
-// unknown number of fields follows, then a lone dash and the type.
+// parsePoint reads a line of proc_pid_mountinfo(5). The first two fields are the ids, the fifth
+// is the mount point; an unknown number of fields follows, then a lone dash and the type.
 func parsePoint(line string) (point, bool) {
 	front, back, ok := strings.Cut(line, " - ")
 	fields := strings.Fields(front)
 	if !ok || len(fields) < 6 {
 		return point{}, false
 	}
+	id, err := strconv.Atoi(fields[0])
+	if err != nil {
+		return point{}, false
+	}
+	parent, err := strconv.Atoi(fields[1])
+	if err != nil {
+		return point{}, false
+	}
 	fstype, _, _ := strings.Cut(back, " ")
-	return point{path: unescape(fields[4]), fstype: unescape(fstype)}, true
+	return point{id: id, parent: parent, path: unescape(fields[4]), fstype: unescape(fstype)}, true
+}
+
+// topmost returns the ids of the mounts that are reached at paths: of a path that occurs n times
+// the n topmost.
+func topmost(points []point, paths []string) map[int]bool {
+	ids := map[int]bool{}
+	for _, path := range paths {
+		for _, p := range slices.Backward(points) {
+			if p.path == path && !ids[p.id] {
+				ids[p.id] = true
+				break
+			}
+		}
+	}
+	return ids
+}
+
+// trees returns those of points that have one of the ids, or are mounted inside one that does.
+func trees(points []point, ids map[int]bool) []point {
+	parents := make(map[int]int, len(points))
+	for _, p := range points {
+		parents[p.id] = p.parent
+	}
+	inside := func(id int) bool {
+		// Bounded, since the root of all mounts may be its own parent.
+		for range points {
+			if ids[id] {
+				return true
+			}
+			parent, known := parents[id]
+			if !known {
+				return false
+			}
+			id = parent
+		}
+		return false
+	}
+	return slices.DeleteFunc(points, func(p point) bool { return !inside(p.id) })
 }
 
 // unescape undoes the kernel's escaping: a backslash and three octal digits stand for one byte.

@@ -3,6 +3,7 @@ package mount
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -23,10 +24,10 @@ garbage
 		t.Fatal(err)
 	}
 	want := []point{
-		{"/mnt/with space", "ext3"},
-		{`/mnt/with space/in\side`, "overlay"},
-		{"/mnt/with space", "fuse.x"},
-		{"/mnt/with space/last", "tmpfs"},
+		{36, 35, "/mnt/with space", "ext3"},
+		{37, 35, `/mnt/with space/in\side`, "overlay"},
+		{39, 35, "/mnt/with space", "fuse.x"},
+		{40, 35, "/mnt/with space/last", "tmpfs"},
 	}
 	if diff := cmp.Diff(want, got, cmp.AllowUnexported(point{})); diff != "" {
 		t.Error(diff)
@@ -62,6 +63,22 @@ func TestOddNamesAreFoundInTheTable(t *testing.T) {
 			t.Errorf("%q: found %v", name, got)
 		}
 		unmount(t, dir)
+	}
+}
+
+func TestTreesFollowIDsNotNames(t *testing.T) {
+	points := []point{
+		{1, 1, "/", "rootfs"}, {2, 1, "/r", "before"}, {3, 2, "/r/x", "before"},
+		{4, 2, "/r", "ours"}, {5, 4, "/r/x", "with it"}, {6, 5, "/r/x/y", "with it"}, {7, 4, "/r", "ours"},
+		{8, 99, "/r/x", "of nobody"},
+	}
+	ours := topmost(points, []string{"/r", "/r"})
+	if diff := cmp.Diff(map[int]bool{4: true, 7: true}, ours); diff != "" {
+		t.Error(diff)
+	}
+	want := slices.Clone(points[3:7])
+	if diff := cmp.Diff(want, trees(points, ours), cmp.AllowUnexported(point{})); diff != "" {
+		t.Error(diff)
 	}
 }
 

@@ -91,6 +91,9 @@ func commonParent(dirs []string) (string, bool) {
 			return "", false
 		}
 		parent := dir[:strings.LastIndexByte(strings.TrimRight(dir, "/"), '/')+1]
+		if parent == "" {
+			return "", false // the root directory has none
+		}
 		if base == "" {
 			base = parent
 		}

@@ -248,6 +248,7 @@ func TestLayersBecomeRelative(t *testing.T) {
 		{"only / in common", "lowerdir=/a/x:/b/x", "", ""},
 		{"in /", "lowerdir=/a", "", ""},
 		{"/ itself", "lowerdir=/", "", ""},
+		{"/ and others", "lowerdir=/:/s/a", "", ""},
 		{"relative", "lowerdir=a:b", "", ""},
 		{"dots", "lowerdir=/s/a/../b:/s/a/c", "", ""},
 		{"quoted slash", `lowerdir=/s/a\/b:/s/a\/c`, "", ""},
@@ -270,7 +271,7 @@ func TestLayersBecomeRelative(t *testing.T) {
 }
 
 func FuzzRelativeLayers(f *testing.F) {
-	for _, s := range []string{"/s/a:/s/b", "/a", "/s/a::/s/b", `/s\:/a:/s\:/b`, "/s//a:/s/b/", "/s/a:/s", `\`, "/:/", "//a:/a"} {
+	for _, s := range []string{"/s/a:/s/b", "/a", "/s/a::/s/b", `/s\:/a:/s\:/b`, "/s//a:/s/b/", "/s/a:/s", `\`, "/:/", "//a:/a", "/:/0/00"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {

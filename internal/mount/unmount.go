@@ -33,20 +33,27 @@ func Unmount(ctx context.Context, root string) error {
 	if err != nil || path == "" {
 		return err
 	}
+	list := func() ([]point, error) { return pointsBelow(path) }
+	return unmountEach(list, func() bool { return pause(ctx.Done()) })
+}
+
+// unmountEach unmounts what list returns until that is nothing. Between tries it calls wait,
+// which tells whether there should be another.
+func unmountEach(list func() ([]point, error), wait func() bool) error {
 	for idle := 0; ; idle++ {
-		points, err := pointsBelow(path)
+		points, err := list()
 		if err != nil {
-			return fmt.Errorf("cannot unmount %s: %w", path, err)
+			return fmt.Errorf("cannot unmount: %w", err)
 		}
-		progress, left := unmountAll(points)
+		progress, left := unmountOnce(points)
 		if progress {
-			idle = 0
+			idle = -1
 			continue
 		}
 		if left == nil {
 			return nil
 		}
-		if idle >= busyTries || !left.mayPass() || !pause(ctx.Done()) {
+		if idle >= busyTries || !left.mayPass() || !wait() {
 			return left.explain()
 		}
 	}
@@ -70,12 +77,12 @@ func resolve(root string) (string, error) {
 	return path, nil
 }
 
-// unmountAll tries each point once, the last one first. It tells whether any was unmounted, and
+// unmountOnce tries each point once, the last one first. It tells whether any was unmounted, and
 // returns the outermost that was not.
 //
 // The order of the kernel's table is what makes "last first" right: what covers a mount, or is
 // mounted inside it, came later. Where that fails, the next round finds it uncovered.
-func unmountAll(points []point) (progress bool, left *stuck) {
+func unmountOnce(points []point) (progress bool, left *stuck) {
 	for _, p := range slices.Backward(points) {
 		err := p.unmount()
 		switch {
@@ -97,23 +104,6 @@ func (p point) unmount() error {
 		return unmountFUSE(p.path)
 	}
 	return err
-}
-
-// unmountPatiently is unmount with up to that many pauses, of which it says how many are left.
-// It is success if the mount is gone already.
-func (p point) unmountPatiently(pauses *int) error {
-	for {
-		err := p.unmount()
-		if err == nil || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) {
-			return nil
-		}
-		left := stuck{point: p, err: err}
-		if *pauses == 0 || !left.mayPass() {
-			return left.explain()
-		}
-		*pauses--
-		pause(nil)
-	}
 }
 
 // pause waits before the next try and tells whether there should be one.

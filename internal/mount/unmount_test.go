@@ -207,7 +207,7 @@ func TestUnmountFindsWhatAKilledMountLeft(t *testing.T) {
 	}
 	s := stack{root: root}
 	at := mustOpen(t, root)
-	if err := s.attach(tree, at, "none"); err != nil {
+	if err := s.attach(tree, at); err != nil {
 		t.Fatal(err)
 	}
 	tree.Close()
