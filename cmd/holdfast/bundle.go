@@ -24,12 +24,13 @@ exit 7
 `
 
 // makeBundle makes the private bundle dir and tells whether its process has a terminal. It is
-// made from the bundle of the user, which is only read; without one it is a container of ours.
-func makeBundle(dir, user string, ours client.BundleConfig, terminal bool) (bool, error) {
+// made from the bundle of the user, which is only read; without one it is a container of ours that
+// runs args.
+func makeBundle(dir, user string, args []string, terminal bool) (bool, error) {
 	if user != "" {
 		return copyBundle(dir, user, terminal)
 	}
-	ours.Hostname, ours.Terminal = "holdfast", terminal
+	ours := client.BundleConfig{Args: args, Hostname: "holdfast", Terminal: terminal}
 	if terminal {
 		ours.Env = []string{`PS1=holdfast\$ `, "HOME=/root"}
 	}

@@ -37,7 +37,8 @@ func runHoldfast(t *testing.T, stdin string, args ...string) result {
 	return result{cmd.ProcessState.ExitCode(), stdout.String(), stderr.String()}
 }
 
-// leftNothing looks at a directory that a program has used for everything it makes.
+// leftNothing looks at a directory that a program has used for everything it makes, and for what is
+// named after it.
 func leftNothing(t *testing.T, tmp string) {
 	t.Helper()
 	entries, err := os.ReadDir(tmp)
@@ -56,6 +57,7 @@ func leftNothing(t *testing.T, tmp string) {
 			t.Errorf("left behind: mount %s", line)
 		}
 	}
+	noCgroup(t, strings.ReplaceAll(strings.Trim(tmp, "/"), "/", "-")+"*")
 	for end := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 		left := processesIn(t, tmp)
 		if len(left) == 0 {
@@ -63,6 +65,29 @@ func leftNothing(t *testing.T, tmp string) {
 		}
 		if time.Now().After(end) {
 			t.Errorf("left behind: processes %v", left)
+			return
+		}
+	}
+}
+
+// noCgroup waits until no hierarchy has a cgroup of that name: a container that was left behind
+// would be in it.
+func noCgroup(t *testing.T, pattern string) {
+	t.Helper()
+	for end := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		var found []string
+		for _, root := range []string{"/sys/fs/cgroup/", "/sys/fs/cgroup/*/"} {
+			dirs, err := filepath.Glob(root + pattern)
+			if err != nil {
+				t.Fatal(err)
+			}
+			found = append(found, dirs...)
+		}
+		if len(found) == 0 {
+			return
+		}
+		if time.Now().After(end) {
+			t.Errorf("left behind: cgroups %v", found)
 			return
 		}
 	}
@@ -107,7 +132,8 @@ func topics(report string) []string {
 // lifeOf is what happens to a container that nobody disturbs.
 var lifeOf = []string{"/tasks/create", "/tasks/start", "/tasks/exit", "/tasks/delete"}
 
-// newBundle makes a bundle whose process runs a shell script.
+// newBundle makes a bundle whose process runs a shell script. At the end of the test its container
+// must be gone.
 func newBundle(t *testing.T, script string, edit func(*client.BundleConfig)) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "box")
@@ -118,6 +144,11 @@ func newBundle(t *testing.T, script string, edit func(*client.BundleConfig)) str
 	if err := client.NewBundle(dir, cfg); err != nil {
 		t.Fatal(err)
 	}
+	spec, err := client.ReadSpec(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { noCgroup(t, strings.TrimPrefix(spec.Linux.CgroupsPath, "/")) })
 	return dir
 }
 

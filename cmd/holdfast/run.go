@@ -101,9 +101,7 @@ func (r *run) makeBundle(args []string) (err error) {
 	if len(args) > 0 {
 		user = args[0]
 	}
-	// The cgroup is named after the directory, which nobody else has: the id may be another's, too.
-	ours := client.BundleConfig{Args: r.command(), CgroupsPath: "/" + filepath.Base(r.dir)}
-	r.terminal, err = makeBundle(r.bundle(), user, ours, r.terminal)
+	r.terminal, err = makeBundle(r.bundle(), user, r.command(), r.terminal)
 	r.stdin = r.stdin || r.terminal
 	return err
 }
