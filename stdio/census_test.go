@@ -69,8 +69,11 @@ func goroutines() []string {
 	buf = buf[:runtime.Stack(buf, true)]
 	var list []string
 	for stack := range strings.SplitSeq(string(buf), "\n\n") {
-		if strings.Contains(stack, "holdfast/stdio.(*relay)") || strings.Contains(stack, "holdfast/stdio.(*logger)") {
-			list = append(list, stack)
+		for _, name := range []string{"(*relay)", "(*logger)", "(*IO)", "farewell"} {
+			if strings.Contains(stack, "holdfast/stdio."+name) {
+				list = append(list, stack)
+				break
+			}
 		}
 	}
 	return list

@@ -45,9 +45,7 @@ func (s *IO) letGo() {
 	for _, fd := range s.holds {
 		writer := heir(fd)
 		unix.Close(fd) //nolint:errcheck // a FIFO has nothing to flush
-		if wait := farewell(writer, s.gone); wait != nil {
-			s.tails.Go(wait)
-		}
+		s.tails.Go(func() { farewell(writer, s.gone) })
 	}
 	s.holds = nil
 }

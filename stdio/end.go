@@ -57,18 +57,17 @@ func (e *end) release() {
 	}
 }
 
-// farewell is release for an end that the process's output went to: the last user of a FIFO is
-// told how to wait for its client.
-func (e *end) farewell(gone <-chan struct{}) (wait func()) {
+// retire is release for an end that the process's output went to. The last user of a FIFO gets
+// its heir, to say farewell with; there is none otherwise, -1.
+func (e *end) retire() (writer int) {
 	if e == nil || e.refs.Add(-1) > 0 {
-		return nil
+		return -1
 	}
-	writer := -1
-	if e.fifo {
-		writer = heir(e.fd)
+	defer e.f.Close()
+	if !e.fifo {
+		return -1
 	}
-	e.f.Close()
-	return farewell(writer, gone)
+	return heir(e.fd)
 }
 
 // waitRead waits until a read would not block: there are bytes, or the end of them, or an error.

@@ -1,6 +1,7 @@
 package stdio
 
 import (
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -26,32 +27,27 @@ func heir(fd int) (writer int) {
 // farewell ends the stream of an output FIFO, when writer, its heir, is all that we hold of it. If
 // the client has the FIFO open the end is immediate. If it has not, what is in the FIFO would be
 // lost and the client, coming to open it, would wait for ever: then the writer stays until a
-// reader is there, or until gone is closed. Farewell returns the function that waits for that; nil
-// if there is nothing to wait for.
-func farewell(writer int, gone <-chan struct{}) (wait func()) {
+// reader is there, or until gone is closed.
+func farewell(writer int, gone <-chan struct{}) {
 	if writer < 0 {
-		return nil
+		return
 	}
-	if isClosed(gone) || hasReader(writer) {
-		unix.Close(writer) //nolint:errcheck // a FIFO has nothing to flush
-		return nil
-	}
-	return func() {
-		defer unix.Close(writer) //nolint:errcheck // as above
-		for pause := firstLook; !hasReader(writer); pause = min(2*pause, lastLook) {
-			timer := time.NewTimer(pause)
-			select {
-			case <-timer.C:
-			case <-gone:
-				timer.Stop()
-				return
-			}
+	defer unix.Close(writer) //nolint:errcheck // a FIFO has nothing to flush
+	for pause := firstLook; !isClosed(gone) && !hasReader(writer); pause = min(2*pause, lastLook) {
+		timer := time.NewTimer(pause)
+		select {
+		case <-timer.C:
+		case <-gone:
+			timer.Stop()
 		}
 	}
 }
 
 // hasReader tells whether anybody holds the FIFO that fd writes to open for reading.
 func hasReader(fd int) bool {
+	// A child of ours between fork and exec may have copies of what we held, and is no reader.
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
 	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
 	_, err := unix.Poll(fds, 0)
 	return err == nil && fds[0].Revents&unix.POLLERR == 0

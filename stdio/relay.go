@@ -40,15 +40,18 @@ type relay struct {
 func (r *relay) run(ended func(*relay), gone <-chan struct{}) {
 	defer close(r.done)
 	r.drop = r.dst == nil
-	if err := r.pump(); err != nil {
-		r.log.Warn("stream was cut short", "stream", r.name, "err", err)
+	switch err := r.pump(); {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		if !r.isCut() {
+			r.log.Warn("stream is cut, although somebody still holds it or nobody reads it", "stream", r.name)
+		}
+	case err != nil:
+		r.log.Warn("stream has broken off", "stream", r.name, "err", err)
 	}
 	r.src.release()
-	wait := r.dst.farewell(gone)
+	writer := r.dst.retire()
 	ended(r)
-	if wait != nil {
-		wait()
-	}
+	farewell(writer, gone)
 }
 
 // release frees the ends of a relay that does not run.
@@ -57,7 +60,7 @@ func (r *relay) release() {
 	r.dst.release()
 }
 
-// pump moves bytes until the end; an error is a broken source.
+// pump moves bytes until the end. An error is a broken source, or os.ErrDeadlineExceeded.
 func (r *relay) pump() error {
 	for {
 		err := r.src.waitRead()
@@ -69,8 +72,8 @@ func (r *relay) pump() error {
 		}
 		switch {
 		case err == nil:
-		case errors.Is(err, io.EOF), errors.Is(err, os.ErrDeadlineExceeded):
-			return nil // whoever cut it knows
+		case errors.Is(err, io.EOF):
+			return nil
 		default:
 			return err
 		}
@@ -186,6 +189,13 @@ func (r *relay) cut() {
 	r.limit = past()
 	r.src.readDeadline(past())
 	r.dst.writeDeadline(past())
+}
+
+// isCut tells whether it was cut that has ended the relay.
+func (r *relay) isCut() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.limit.Equal(past())
 }
 
 // early tells whether err is a deadline that came before the limit, and sets the true one.
