@@ -1,0 +1,162 @@
+package shim
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/containerd/containerd/api/events"
+
+	"holdfast/internal/client"
+)
+
+func shortDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "ev")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
+}
+
+func newTestLog(t *testing.T, address string) *EventLog {
+	return NewEventLog(address, "test", slog.New(slog.NewTextHandler(t.Output(), nil)))
+}
+
+// closeLog closes l and returns how many events were lost.
+func closeLog(t *testing.T, l *EventLog, limit time.Duration) int {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	return l.Close(ctx)
+}
+
+func order(list []client.Event) string {
+	var ids []string
+	for _, e := range list {
+		ids = append(ids, e.Task())
+	}
+	return strings.Join(ids, " ")
+}
+
+func waitFor(t *testing.T, server *client.Events, task string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if _, err := server.Wait(ctx, func(e client.Event) bool { return e.Task() == task }); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// numbered appends events whose ids are numbers from first on, and returns them as order would.
+func numbered(l *EventLog, first, n int) string {
+	var ids []string
+	for i := range n {
+		id := fmt.Sprint(first + i)
+		l.Append(&events.TaskStart{ContainerID: id, Pid: 7})
+		ids = append(ids, id)
+	}
+	return strings.Join(ids, " ")
+}
+
+func TestEventsArriveOnceAndInOrderWhateverTheManagerDoes(t *testing.T) {
+	path := filepath.Join(shortDir(t), "e.sock")
+	for name, trouble := range map[string]func(*client.Events) func(){
+		"none": func(*client.Events) func() { return func() {} },
+		"refuses for a while": func(s *client.Events) func() {
+			s.Fault(client.Refused, 3)
+			return func() {}
+		},
+		"away, socket gone": func(s *client.Events) func() {
+			s.Away(false)
+			return func() { _ = s.Back() }
+		},
+		"away, socket refuses": func(s *client.Events) func() {
+			s.Away(true)
+			return func() { _ = s.Back() }
+		},
+		"never answers": func(s *client.Events) func() {
+			s.Fault(client.Stalled, 1)
+			return func() {}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server, err := client.ListenEvents(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer server.Close()
+			l := newTestLog(t, server.Address())
+			numbered(l, 0, 1)
+			waitFor(t, server, "0")
+			mend := trouble(server)
+			want := "0 " + numbered(l, 1, 50)
+			mend()
+			waitFor(t, server, "50")
+			if lost := closeLog(t, l, 10*time.Second); lost != 0 {
+				t.Errorf("%d events lost", lost)
+			}
+			if got := order(server.All()); got != want {
+				t.Errorf("events %s\nwant %s", got, want)
+			}
+		})
+	}
+}
+
+func TestAppendNeverBlocksAndCloseReportsWhatIsLost(t *testing.T) {
+	l := newTestLog(t, "/no/such/socket")
+	var wg sync.WaitGroup
+	for i := range 20 {
+		wg.Go(func() { numbered(l, i*100, 100) })
+	}
+	wg.Wait()
+	if got := l.Backlog(); got != 2000 {
+		t.Errorf("backlog %d, want 2000", got)
+	}
+	if lost := closeLog(t, l, 50*time.Millisecond); lost != 2000 {
+		t.Errorf("lost %d, want 2000", lost)
+	}
+	<-l.done
+}
+
+func TestCloseSendsWhatWaits(t *testing.T) {
+	server, err := client.ListenEvents(filepath.Join(shortDir(t), "e.sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	l := newTestLog(t, "unix://"+server.Address())
+	want := numbered(l, 0, 200)
+	if lost := closeLog(t, l, 10*time.Second); lost != 0 {
+		t.Errorf("%d events lost", lost)
+	}
+	if got := order(server.All()); got != want {
+		t.Errorf("events %s\nwant %s", got, want)
+	}
+}
+
+func TestWithoutAnAddressEventsAreDropped(t *testing.T) {
+	l := newTestLog(t, "")
+	numbered(l, 0, 10)
+	if lost := closeLog(t, l, time.Second); lost != 0 || l.Backlog() != 0 {
+		t.Errorf("lost %d, backlog %d", lost, l.Backlog())
+	}
+}
+
+func TestEveryEventHasItsTopic(t *testing.T) {
+	for event, topic := range topics {
+		if !strings.HasPrefix(event, "containerd.events.Task") || !strings.HasPrefix(topic, "/tasks/") {
+			t.Errorf("%s: %s", event, topic)
+		}
+	}
+	if len(topics) != 10 {
+		t.Errorf("%d topics", len(topics))
+	}
+}

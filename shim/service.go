@@ -1,0 +1,315 @@
+package shim
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	task "github.com/containerd/containerd/api/runtime/task/v3"
+	"github.com/containerd/containerd/api/types"
+	"github.com/containerd/errdefs"
+	"github.com/containerd/ttrpc"
+	"google.golang.org/protobuf/types/known/emptypb"
+
+	"holdfast/internal/mount"
+	"holdfast/process"
+)
+
+// createPatience is how long a request waits for a Create of its container that is under way.
+// Clients ask for a task while it is being created, and give up for good on NotFound
+// (managers.md, surprise 3); State has no more than 2 s (contract 3.1).
+const createPatience = 1500 * time.Millisecond
+
+// Service is the task service: it finds the container of a request, makes one call and encodes
+// what comes of it. It may be used concurrently.
+type Service struct {
+	namespace string
+	events    process.Events
+	log       *slog.Logger
+	stop      chan struct{} // closed when Shutdown finds nothing left to do
+
+	mu         sync.Mutex // guards what follows
+	containers map[string]*entry
+	stopping   bool
+}
+
+// entry is a container, or the place of one that is being created.
+type entry struct {
+	ready     chan struct{} // closed when container has been set, or the entry was removed
+	container *process.Container
+}
+
+// NewService returns a service without containers.
+func NewService(namespace string, events process.Events, log *slog.Logger) *Service {
+	return &Service{
+		namespace: namespace, events: events, log: log,
+		stop: make(chan struct{}), containers: map[string]*entry{},
+	}
+}
+
+// Stopped is closed when the manager has asked to shut down and no container is left.
+func (s *Service) Stopped() <-chan struct{} { return s.stop }
+
+// methods are the calls of the task service. The messages of versions 2 and 3 are the same byte
+// for byte (contract 1.5), so one table serves both.
+func (s *Service) methods() map[string]ttrpc.Method {
+	return map[string]ttrpc.Method{
+		"State":      method(s.State),
+		"Create":     method(s.Create),
+		"Start":      method(s.Start),
+		"Delete":     method(s.Delete),
+		"Pids":       method(s.Pids),
+		"Pause":      method(s.Pause),
+		"Resume":     method(s.Resume),
+		"Checkpoint": method(s.Checkpoint),
+		"Kill":       method(s.Kill),
+		"Exec":       method(s.Exec),
+		"ResizePty":  method(s.ResizePty),
+		"CloseIO":    method(s.CloseIO),
+		"Update":     method(s.Update),
+		"Wait":       method(s.Wait),
+		"Stats":      method(s.Stats),
+		"Connect":    method(s.Connect),
+		"Shutdown":   method(s.Shutdown),
+	}
+}
+
+// Register makes server answer both versions of the task API.
+func (s *Service) Register(server *ttrpc.Server) {
+	for _, version := range []string{"v2", "v3"} {
+		server.Register("containerd.task."+version+".Task", s.methods())
+	}
+}
+
+func method[Request, Answer any](call func(context.Context, *Request) (*Answer, error)) ttrpc.Method {
+	return func(ctx context.Context, unmarshal func(any) error) (any, error) {
+		var request Request
+		if err := unmarshal(&request); err != nil {
+			return nil, err
+		}
+		return call(ctx, &request)
+	}
+}
+
+// find returns the container, waiting a little for a Create of it that is under way.
+func (s *Service) find(ctx context.Context, id string) (*process.Container, error) {
+	s.mu.Lock()
+	e := s.containers[id]
+	s.mu.Unlock()
+	if e == nil {
+		return nil, errNotCreated
+	}
+	if err := e.await(ctx); err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e.container == nil || s.containers[id] != e {
+		return nil, errNotCreated
+	}
+	return e.container, nil
+}
+
+// await waits for the end of a Create, but not for long.
+func (e *entry) await(ctx context.Context) error {
+	select {
+	case <-e.ready:
+		return nil
+	default:
+	}
+	timer := time.NewTimer(createPatience)
+	defer timer.Stop()
+	select {
+	case <-e.ready:
+	case <-timer.C:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	return nil
+}
+
+// errNotCreated has the words of containerd's own shim.
+var errNotCreated = fmt.Errorf("container not created: %w", errdefs.ErrNotFound)
+
+// reserve takes the place of a container that is about to be created. Shutdown counts it.
+func (s *Service) reserve(id string) (*entry, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stopping {
+		return nil, fmt.Errorf("cannot create task %s: the shim is shutting down; start a new one: %w", id, errdefs.ErrUnavailable)
+	}
+	if s.containers[id] != nil {
+		return nil, fmt.Errorf("task %s: %w", id, errdefs.ErrAlreadyExists)
+	}
+	e := &entry{ready: make(chan struct{})}
+	s.containers[id] = e
+	return e, nil
+}
+
+// settle ends a Create: c is nil if it failed.
+func (s *Service) settle(id string, e *entry, c *process.Container) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e.container = c
+	if c == nil {
+		delete(s.containers, id)
+	}
+	close(e.ready)
+}
+
+// forget removes a container that has been deleted.
+func (s *Service) forget(id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.containers, id)
+}
+
+// maxID leaves room in a file name for what is put around an id, as in .exec.ID.json.
+const maxID = 200
+
+// checkID refuses an id that cannot be part of a file name. Managers have checked it already; this
+// is for those that have not.
+func checkID(what, id string) error {
+	problem := ""
+	switch {
+	case id == "":
+		return fmt.Errorf("cannot do this without the id of the %s: %w", what, errdefs.ErrInvalidArgument)
+	case len(id) > maxID:
+		problem = fmt.Sprintf("it has %d bytes; use at most %d", len(id), maxID)
+	case id == "." || id == ".." || strings.ContainsAny(id, "/\x00"):
+		problem = "it is part of file names; use one without slashes"
+	default:
+		return nil
+	}
+	return fmt.Errorf("cannot use %q as the id of a %s: %s: %w", id, what, problem, errdefs.ErrInvalidArgument)
+}
+
+// Create creates a container. Whatever the request's context does, it is created wholly or not
+// at all.
+func (s *Service) Create(ctx context.Context, r *task.CreateTaskRequest) (*task.CreateTaskResponse, error) {
+	if err := checkID("task", r.GetID()); err != nil {
+		return nil, err
+	}
+	if !filepath.IsAbs(r.GetBundle()) {
+		return nil, fmt.Errorf("cannot create task %s: bundle %q is not an absolute path: %w", r.GetID(), r.GetBundle(), errdefs.ErrInvalidArgument)
+	}
+	if path := r.GetCheckpoint(); path != "" && !filepath.IsAbs(path) {
+		return nil, fmt.Errorf("cannot create task %s: checkpoint %q is not an absolute path: %w", r.GetID(), path, errdefs.ErrInvalidArgument)
+	}
+	e, err := s.reserve(r.GetID())
+	if err != nil {
+		return nil, err
+	}
+	c, err := s.create(ctx, r)
+	s.settle(r.GetID(), e, c)
+	if err != nil {
+		return nil, err
+	}
+	info, err := c.State("")
+	if err != nil {
+		return nil, err
+	}
+	s.log.Info("task created", "task", r.GetID(), "pid", info.Pid)
+	return &task.CreateTaskResponse{Pid: number(info.Pid)}, nil
+}
+
+func (s *Service) create(ctx context.Context, r *task.CreateTaskRequest) (*process.Container, error) {
+	id, bundle := r.GetID(), filepath.Clean(r.GetBundle())
+	opts, err := DecodeOptions(r.GetOptions())
+	if err != nil {
+		return nil, fmt.Errorf("cannot create task %s: %w", id, err)
+	}
+	if info, err := os.Stat(bundle); err != nil || !info.IsDir() {
+		return nil, fmt.Errorf("cannot create task %s: bundle %s is not a directory; make it first: %w", id, bundle, errdefs.ErrInvalidArgument)
+	}
+	// Before anything is done: delete needs it to undo what we did.
+	if err := SaveOptions(bundle, opts); err != nil {
+		return nil, err
+	}
+	return process.Create(ctx, process.Config{
+		ID: id, Namespace: s.namespace, Bundle: bundle, Rootfs: mounts(r.GetRootfs()),
+		Terminal: r.GetTerminal(), Stdin: r.GetStdin(), Stdout: r.GetStdout(), Stderr: r.GetStderr(),
+		Checkpoint: r.GetCheckpoint(), CRIUWork: opts.GetCriuWorkPath(),
+		NoPivot: opts.GetNoPivotRoot(), NoNewKeyring: opts.GetNoNewKeyring(),
+		IOUID: int(opts.GetIoUid()), IOGID: int(opts.GetIoGid()),
+		Runtime: newRuntime(opts, s.namespace, id, bundle), Events: s.events, Log: s.log,
+		Forget: func() { s.forget(id) },
+	})
+}
+
+func mounts(list []*types.Mount) []mount.Mount {
+	out := make([]mount.Mount, 0, len(list))
+	for _, m := range list {
+		out = append(out, mount.Mount{Type: m.GetType(), Source: m.GetSource(), Target: m.GetTarget(), Options: m.GetOptions()})
+	}
+	return out
+}
+
+// number returns a pid, a status or the like for the wire; none is negative.
+func number(n int) uint32 { return uint32(n) } //nolint:gosec // see above
+
+// Start starts a process.
+func (s *Service) Start(ctx context.Context, r *task.StartRequest) (*task.StartResponse, error) {
+	c, err := s.find(ctx, r.GetID())
+	if err != nil {
+		return nil, err
+	}
+	pid, err := c.Start(ctx, r.GetExecID())
+	if err != nil {
+		return nil, err
+	}
+	return &task.StartResponse{Pid: number(pid)}, nil
+}
+
+// Kill sends a signal.
+func (s *Service) Kill(ctx context.Context, r *task.KillRequest) (*emptypb.Empty, error) {
+	c, err := s.find(ctx, r.GetID())
+	if err != nil {
+		return nil, err
+	}
+	return done(c.Kill(ctx, r.GetExecID(), syscall.Signal(r.GetSignal()), r.GetAll()))
+}
+
+// Shutdown ends the shim, unless it has containers or is about to have one. It answers at once
+// and never fails: containerd 2.4 fails the deletion of the task otherwise (contract T63c).
+func (s *Service) Shutdown(context.Context, *task.ShutdownRequest) (*emptypb.Empty, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.containers) == 0 && !s.stopping {
+		s.stopping = true
+		close(s.stop)
+	}
+	return &emptypb.Empty{}, nil
+}
+
+// Connect tells who we are. It never fails.
+func (s *Service) Connect(_ context.Context, r *task.ConnectRequest) (*task.ConnectResponse, error) {
+	s.mu.Lock()
+	e := s.containers[r.GetID()]
+	var c *process.Container
+	if e != nil {
+		c = e.container
+	}
+	s.mu.Unlock()
+	answer := &task.ConnectResponse{ShimPid: number(os.Getpid())}
+	if c != nil {
+		if info, err := c.State(""); err == nil {
+			answer.TaskPid = number(info.Pid)
+		}
+	}
+	return answer, nil
+}
+
+// done is the answer of calls that return nothing.
+func done(err error) (*emptypb.Empty, error) {
+	if err != nil {
+		return nil, err
+	}
+	return &emptypb.Empty{}, nil
+}
