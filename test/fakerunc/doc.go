@@ -37,8 +37,8 @@
 //
 // # State
 //
-// The state of a container is the directory ROOT/ID: the pid of its init in pid, those of its
-// execs in execs, and start, a FIFO on which a created init waits. kill, delete and ps work on
-// these; pause, resume, update and checkpoint only succeed (checkpoint without --leave-running
-// also kills init). Errors have runc's words.
+// The state of a container is the directory ROOT/ID: its init in pid, its execs in execs, each with
+// its pid and when it started, so that nobody else is ever taken for it; and start, a FIFO on which
+// a created init waits. kill, delete and ps work on these; pause, resume, update and checkpoint
+// only succeed (checkpoint without --leave-running also kills init). Errors have runc's words.
 package main

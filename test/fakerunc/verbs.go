@@ -25,7 +25,7 @@ func (c *call) imitate() (int, error) {
 		fmt.Println(`{"ociVersionMin":"1.0.0","ociVersionMax":"1.2.0","mountOptions":["bind","ro","rro"]}`)
 		return 0, nil
 	}
-	init, err := readPidOf(c.statePath("pid"))
+	init, err := readIdent(c.statePath("pid"))
 	if errors.Is(err, fs.ErrNotExist) {
 		if c.verb == "delete" && c.has("force") {
 			return 0, nil
@@ -45,12 +45,12 @@ func (c *call) imitate() (int, error) {
 	case "delete":
 		return c.delete(init)
 	case "ps":
-		return 0, json.NewEncoder(os.Stdout).Encode(c.alive(init))
+		return 0, json.NewEncoder(os.Stdout).Encode(pids(c.alive(init)))
 	case "pause", "resume", "update":
 		return 0, nil
 	case "checkpoint":
 		if !c.has("leave-running") {
-			return 0, syscall.Kill(init, syscall.SIGKILL)
+			return 0, init.signal(syscall.SIGKILL)
 		}
 		return 0, nil
 	}
@@ -80,16 +80,16 @@ func (c *call) create() (int, error) {
 		}
 	}
 	return 0, c.bear(fifo, func(pid int) error {
-		return os.WriteFile(c.statePath("pid"), []byte(strconv.Itoa(pid)), 0o600)
+		return os.WriteFile(c.statePath("pid"), []byte(identify(pid).String()), 0o600)
 	})
 }
 
-func (c *call) exec(init int) (int, error) {
-	if !isAlive(init) {
+func (c *call) exec(init ident) (int, error) {
+	if !init.isAlive() {
 		return c.fail("exec failed: cannot exec in a stopped container")
 	}
 	return 0, c.bear("", func(pid int) error {
-		return appendTo(c.statePath("execs"), strconv.Itoa(pid)+"\n")
+		return appendTo(c.statePath("execs"), identify(pid).String()+"\n")
 	})
 }
 
@@ -178,13 +178,13 @@ func sendConsole(path, what string, master *os.File) error {
 }
 
 // start lets a created init go on: it waits until init has opened the FIFO, and then opens it too.
-func (c *call) start(init int) (int, error) {
+func (c *call) start(init ident) (int, error) {
 	fifo := c.statePath("start")
 	if _, err := os.Stat(fifo); err != nil {
 		return c.fail("cannot start an already running container")
 	}
 	for ; ; time.Sleep(2 * time.Millisecond) {
-		if !isAlive(init) {
+		if !init.isAlive() {
 			return c.fail("cannot start a container that has stopped")
 		}
 		fd, err := unix.Open(fifo, unix.O_WRONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
@@ -197,7 +197,7 @@ func (c *call) start(init int) (int, error) {
 	}
 }
 
-func (c *call) kill(init int) (int, error) {
+func (c *call) kill(init ident) (int, error) {
 	if len(c.rest) < 2 {
 		return c.fail("signal missing")
 	}
@@ -205,66 +205,56 @@ func (c *call) kill(init int) (int, error) {
 	if err != nil {
 		return c.fail("unknown signal " + strconv.Quote(c.rest[1]))
 	}
-	targets := []int{init}
+	targets := []ident{init}
 	if c.has("all") {
 		targets = c.alive(init)
-	} else if !isAlive(init) {
+	} else if !init.isAlive() {
 		return c.fail("container not running")
 	}
-	for _, pid := range targets {
-		if err := syscall.Kill(pid, syscall.Signal(sig)); err != nil && !errors.Is(err, syscall.ESRCH) {
+	for _, p := range targets {
+		if err := p.signal(syscall.Signal(sig)); err != nil {
 			return c.fail("unable to signal init: " + err.Error())
 		}
 	}
 	return 0, nil
 }
 
-func (c *call) delete(init int) (int, error) {
+func (c *call) delete(init ident) (int, error) {
 	_, err := os.Stat(c.statePath("start"))
-	if running := isAlive(init) && err != nil; running && !c.has("force") {
+	if running := init.isAlive() && err != nil; running && !c.has("force") {
 		return c.fail("cannot delete container " + c.id() + " that is not stopped: running")
 	}
-	for _, pid := range c.alive(init) {
-		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+	for _, p := range c.alive(init) {
+		if err := p.signal(syscall.SIGKILL); err != nil {
 			return 0, err
 		}
 	}
-	for isAlive(init) {
+	for init.isAlive() {
 		time.Sleep(time.Millisecond)
 	}
 	return 0, os.RemoveAll(c.statePath("."))
 }
 
-// alive returns the pids of those of the container's processes that have not ended; nil if all
-// have, which JSON calls null, as runc does.
-func (c *call) alive(init int) []int {
-	var pids []int
-	if isAlive(init) {
-		pids = append(pids, init)
+// alive returns those of the container's processes that have not ended.
+func (c *call) alive(init ident) []ident {
+	var list []ident
+	if init.isAlive() {
+		list = append(list, init)
 	}
 	execs, _ := os.ReadFile(c.statePath("execs")) // none yet, if it is missing
 	for _, line := range strings.Fields(string(execs)) {
-		if pid, err := strconv.Atoi(line); err == nil && isAlive(pid) {
-			pids = append(pids, pid)
+		if p, err := parseIdent(line); err == nil && p.isAlive() {
+			list = append(list, p)
 		}
 	}
-	return pids
+	return list
 }
 
-func readPidOf(path string) (int, error) {
-	content, err := os.ReadFile(path)
-	if err != nil {
-		return 0, err
+// pids is what ps prints: nil if all have ended, which JSON calls null, as runc does.
+func pids(list []ident) []int {
+	var out []int
+	for _, p := range list {
+		out = append(out, p.pid)
 	}
-	return strconv.Atoi(string(content))
-}
-
-// isAlive tells whether a process exists and is no zombie.
-func isAlive(pid int) bool {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return false
-	}
-	_, rest, ok := strings.Cut(string(stat[strings.LastIndexByte(string(stat), ')')+1:]), " ")
-	return ok && !strings.HasPrefix(rest, "Z") && !strings.HasPrefix(rest, "X")
+	return out
 }
