@@ -176,7 +176,9 @@ func holders(t *testing.T, path string) int {
 func run(t *testing.T, s *IO, path string, args ...string) *reaper.Child {
 	t.Helper()
 	in, out, errOut := s.Files()
-	c, err := reaper.Start(&reaper.Command{Path: path, Args: args, Env: os.Environ(), Files: []*os.File{in, out, errOut}})
+	c, err := reaper.Start(&reaper.Command{
+		Path: path, Args: args, Env: os.Environ(), Files: []*os.File{in, out, errOut},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

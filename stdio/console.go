@@ -26,7 +26,9 @@ func newConsole(master *os.File) (*end, error) {
 // resize sets the size of the console. If it is gone nobody misses it.
 func (e *end) resize(size *unix.Winsize) error {
 	var ioctl error
-	err := e.raw.Control(func(fd uintptr) { ioctl = unix.IoctlSetWinsize(int(fd), unix.TIOCSWINSZ, size) })
+	err := e.raw.Control(func(fd uintptr) {
+		ioctl = unix.IoctlSetWinsize(int(fd), unix.TIOCSWINSZ, size)
+	})
 	if err == nil && ioctl != nil {
 		return fmt.Errorf("resize console: %w", ioctl)
 	}

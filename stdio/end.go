@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strconv"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -112,44 +111,5 @@ func (e *end) readDeadline(t time.Time) {
 func (e *end) writeDeadline(t time.Time) {
 	if e != nil {
 		_ = e.f.SetWriteDeadline(t)
-	}
-}
-
-// pipe makes an anonymous pipe whose ends are blocking, as the container and loggers expect.
-func pipe() (r, w int, err error) {
-	var fds [2]int
-	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
-		return -1, -1, fmt.Errorf("make pipe: %w", err)
-	}
-	return fds[0], fds[1], nil
-}
-
-// locate opens path as a mere location, so that what is looked at is also what is opened, and
-// tells whether it is a FIFO.
-func locate(path string) (at int, isFIFO bool, err error) {
-	at, err = open(path, unix.O_PATH)
-	if err != nil {
-		return -1, false, err
-	}
-	var st unix.Stat_t
-	if err := unix.Fstat(at, &st); err != nil {
-		unix.Close(at)
-		return -1, false, err
-	}
-	return at, st.Mode&unix.S_IFMT == unix.S_IFIFO, nil
-}
-
-// reopen opens what the descriptor at refers to, with a file description of its own.
-func reopen(at, flags int) (int, error) {
-	return open("/proc/self/fd/"+strconv.Itoa(at), flags)
-}
-
-// open never makes a terminal ours, and leaks nothing into a child.
-func open(path string, flags int) (int, error) {
-	for {
-		fd, err := unix.Open(path, flags|unix.O_CLOEXEC|unix.O_NOCTTY, 0o644)
-		if !errors.Is(err, unix.EINTR) {
-			return fd, err
-		}
 	}
 }

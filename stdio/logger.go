@@ -10,14 +10,12 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"holdfast/internal/reaper"
 )
 
 const (
-	// readyLimit bounds what upstream does not bound; a logger that starts under load needs
-	// seconds at worst, and a client's Create gives up after about two minutes.
+	// readyLimit bounds what upstream does not bound (contract 7.6): a logger that hangs must
+	// not hang Create. One that starts on a busy machine needs a second or two.
 	readyLimit = 10 * time.Second
 	// lastWordLimit is how long we wait for the status of a logger that has let go of its
 	// ready descriptor without a word: it is most likely dying.
@@ -42,7 +40,9 @@ type logger struct {
 // startLogger starts the logger that t names, waits until it is ready, and returns the write
 // ends of its stdout and stderr pipes. They belong to the caller; a stream that is not wanted has
 // none, and the logger reads its end at once.
-func startLogger(ctx context.Context, cfg *Config, t target, want [2]bool) (*logger, [2]*os.File, error) {
+func startLogger(
+	ctx context.Context, cfg *Config, t target, want [2]bool,
+) (*logger, [2]*os.File, error) {
 	var in, out [2]*os.File
 	var pipes [2]string
 	for i, name := range [2]string{"stdout", "stderr"} {
@@ -138,8 +138,8 @@ func (l *logger) await(ctx context.Context, r *os.File, strict bool) error {
 	case strict && isClosed(l.child.Done()):
 		return l.neverReady()
 	default:
-		return fmt.Errorf("it was not ready within %v; it must write a byte to descriptor 5, or close it: %w",
-			readyLimit, context.DeadlineExceeded)
+		return fmt.Errorf("it was not ready within %v; it must write a byte to descriptor 5, or close it"+
+			": %w", readyLimit, context.DeadlineExceeded)
 	}
 }
 
@@ -147,9 +147,10 @@ func (l *logger) await(ctx context.Context, r *os.File, strict bool) error {
 func (l *logger) neverReady() error {
 	select {
 	case <-l.child.Done():
-		return fmt.Errorf("logging binary did not call ready: it ended with status %d", l.child.Exit().Status)
+		return fmt.Errorf("logging binary did not call ready: it ended with status %d",
+			l.child.Exit().Status)
 	case <-time.After(lastWordLimit):
-		return errors.New("logging binary did not call ready: it closed descriptor 5 without writing to it")
+		return errors.New("logging binary did not call ready: it closed descriptor 5 without a word")
 	}
 }
 
@@ -179,7 +180,8 @@ func (l *logger) stop(patience time.Duration) error {
 		return err
 	}
 	if !l.ended(killLimit) {
-		return fmt.Errorf("logger with pid %d has not ended %v after SIGKILL", l.child.Pid(), killLimit)
+		return fmt.Errorf("logger with pid %d has not ended %v after SIGKILL",
+			l.child.Pid(), killLimit)
 	}
 	return nil
 }
@@ -210,35 +212,4 @@ func isClosed(c <-chan struct{}) bool {
 	default:
 		return false
 	}
-}
-
-// closeFiles closes those that are there, each once, and forgets them.
-func closeFiles(files []*os.File) error {
-	var errs []error
-	seen := map[*os.File]bool{nil: true}
-	for i, f := range files {
-		if !seen[f] {
-			seen[f] = true
-			errs = append(errs, f.Close())
-		}
-		files[i] = nil
-	}
-	return errors.Join(errs...)
-}
-
-// own gives what f refers to to the user that the process runs as, which may have to reopen it
-// by /proc/self/fd; pipes are ours, and root's, otherwise.
-func own(f *os.File, cfg *Config) error {
-	if cfg.UID == 0 && cfg.GID == 0 {
-		return nil
-	}
-	var fchown error
-	raw, err := f.SyscallConn()
-	if err == nil {
-		err = raw.Control(func(fd uintptr) { fchown = unix.Fchown(int(fd), cfg.UID, cfg.GID) })
-	}
-	if err := errors.Join(err, fchown); err != nil {
-		return fmt.Errorf("give %s to uid %d: %w", f.Name(), cfg.UID, err)
-	}
-	return nil
 }

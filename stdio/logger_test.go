@@ -45,62 +45,67 @@ func exists(t *testing.T, elem ...string) {
 	})
 }
 
+// kept is where the output of a process went: functions that wait for the end and read it.
+type kept struct{ out, errOut func() string }
+
+// keep names sinks of the scheme in cfg.
+func keep(t *testing.T, scheme string, cfg *Config) kept {
+	t.Helper()
+	dir := t.TempDir()
+	nothing := func() string { return "" }
+	switch scheme {
+	case "null":
+		return kept{nothing, nothing}
+	case "path", "fifo":
+		prefix := map[string]string{"path": "", "fifo": "fifo://"}[scheme]
+		a, b := mkfifo(t, "out"), mkfifo(t, "err")
+		cfg.Stdout, cfg.Stderr = prefix+a, prefix+b
+		gotA := read(t, a, false)
+		k := kept{func() string { return string(gotA.all(t)) }, nothing}
+		if !cfg.Terminal { // with one nobody touches the FIFO of stderr
+			gotB := read(t, b, false)
+			k.errOut = func() string { return string(gotB.all(t)) }
+		}
+		return k
+	case "file": // for both streams
+		cfg.Stdout = "file://" + dir + "/not/yet/log"
+		return kept{func() string { return content(t, dir, "not/yet/log") }, nothing}
+	default:
+		cfg.Stdout = loggerURI(scheme, keeping(dir, "echo >&5"))
+		cfg.Stderr = cfg.Stdout
+		file := func(name string) func() string {
+			return func() string { exists(t, dir, "ended"); return content(t, dir, name) }
+		}
+		return kept{file("out"), file("err")}
+	}
+}
+
 func TestEverySchemeWithAndWithoutTerminal(t *testing.T) {
 	for _, terminal := range []bool{false, true} {
 		for _, scheme := range []string{"null", "path", "fifo", "file", "binary", "binary-v2"} {
 			t.Run(fmt.Sprintf("%s,terminal=%v", scheme, terminal), func(t *testing.T) {
 				census(t)
-				dir := t.TempDir()
 				cfg := Config{Terminal: terminal, ID: "c1", Namespace: "ns"}
-				var out, errOut func() string
-				switch scheme {
-				case "null":
-					out = func() string { return "" }
-					errOut = out
-				case "path", "fifo":
-					a, b := mkfifo(t, "out"), mkfifo(t, "err")
-					gotA, gotB := read(t, a, false), &reading{done: make(chan struct{})}
-					if terminal {
-						close(gotB.done) // its FIFO is not touched
-					} else {
-						gotB = read(t, b, false)
-					}
-					out = func() string { return string(gotA.all(t)) }
-					errOut = func() string { return string(gotB.all(t)) }
-					cfg.Stdout, cfg.Stderr = a, b
-					if scheme == "fifo" {
-						cfg.Stdout, cfg.Stderr = "fifo://"+a, "fifo://"+b
-					}
-				case "file":
-					cfg.Stdout = "file://" + dir + "/not/yet/log"
-					out = func() string { return content(t, dir, "not/yet/log") }
-					errOut = func() string { return "" } // goes to the same file
-				default:
-					cfg.Stdout = loggerURI(scheme, keeping(dir, "echo >&5"))
-					cfg.Stderr = cfg.Stdout
-					out = func() string { exists(t, dir, "ended"); return content(t, dir, "out") }
-					errOut = func() string { exists(t, dir, "ended"); return content(t, dir, "err") }
-				}
+				got := keep(t, scheme, &cfg)
 				s := openIO(t, cfg)
-				script := "echo to stdout; echo to stderr >&2"
+				start := sh
 				if terminal {
-					exit(t, s, shTTY(t, s, script))
-				} else {
-					exit(t, s, sh(t, s, script))
+					start = shTTY
 				}
+				exit(t, s, start(t, s, "echo to stdout; echo to stderr >&2"))
 				within(t, 5*time.Second, "drain", s.Drained())
 				wantOut, wantErr := "to stdout\n", "to stderr\n"
-				if terminal || scheme == "file" {
+				switch {
+				case scheme == "null":
+					wantOut, wantErr = "", ""
+				case terminal || scheme == "file":
 					wantOut, wantErr = wantOut+wantErr, ""
 				}
-				if scheme == "null" {
-					wantOut, wantErr = "", ""
+				if out := got.out(); out != wantOut {
+					t.Errorf("stdout became %q", out)
 				}
-				if got := out(); got != wantOut {
-					t.Errorf("stdout became %q", got)
-				}
-				if got := errOut(); got != wantErr {
-					t.Errorf("stderr became %q", got)
+				if errOut := got.errOut(); errOut != wantErr {
+					t.Errorf("stderr became %q", errOut)
 				}
 			})
 		}

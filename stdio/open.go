@@ -26,7 +26,8 @@ func (s *IO) open(ctx context.Context) error {
 			return err
 		}
 	}
-	if t[2].scheme == schemeNull && !s.cfg.Terminal && (t[1].logger() || t[1].scheme == schemeFile) {
+	log := t[1].logger() || t[1].scheme == schemeFile
+	if log && t[2].scheme == schemeNull && !s.cfg.Terminal {
 		t[2] = t[1] // whoever names a log means both streams
 	}
 	if err := s.openStdin(t[0]); err != nil {

@@ -43,7 +43,7 @@ func (r *relay) run(ended func(*relay), gone <-chan struct{}) {
 	switch err := r.pump(); {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		if !r.isCut() {
-			r.log.Warn("stream is cut, although somebody still holds it or nobody reads it", "stream", r.name)
+			r.log.Warn("stream is cut: somebody still holds it, or nobody reads it", "stream", r.name)
 		}
 	case err != nil:
 		r.log.Warn("stream has broken off", "stream", r.name, "err", err)
@@ -86,7 +86,8 @@ func (r *relay) move() error {
 	if r.drop || r.plain || r.scanty() {
 		return r.copy()
 	}
-	n, err := unix.Splice(r.src.fd, nil, r.dst.fd, nil, chunk, unix.SPLICE_F_MOVE|unix.SPLICE_F_NONBLOCK)
+	const flags = unix.SPLICE_F_MOVE | unix.SPLICE_F_NONBLOCK
+	n, err := unix.Splice(r.src.fd, nil, r.dst.fd, nil, chunk, flags)
 	switch {
 	case err == nil && n == 0:
 		return io.EOF

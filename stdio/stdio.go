@@ -63,7 +63,7 @@ type IO struct {
 	outputs int         // who still passes on output: relays, after them loggers
 	behind  bool        // it is the loggers' turn
 	keeper  int         // stdin's FIFO, held open for reading and writing until CloseStdin; or -1
-	holds   []int       // FIFOs that the process writes to itself, held open like that until it exits
+	holds   []int       // FIFOs that the process writes to itself, held so until it exits
 	loggers []*logger
 	master  *end // the console; set by Attach, released by the relays
 	size    *unix.Winsize
@@ -106,7 +106,7 @@ func (s *IO) Start() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.state != opened || s.cfg.Terminal {
-		return fmt.Errorf("cannot start streams: they are started or closed already, or those of a terminal: %w",
+		return fmt.Errorf("cannot start streams: they are started or closed, or those of a terminal: %w",
 			errdefs.ErrFailedPrecondition)
 	}
 	err := closeFiles(s.files[:])
@@ -125,7 +125,7 @@ func (s *IO) Attach(master *os.File) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.state != opened || !s.cfg.Terminal {
-		return fmt.Errorf("cannot attach console: streams are attached or closed already, or not those of a terminal: %w",
+		return fmt.Errorf("cannot attach console: streams are started or closed, or have no terminal: %w",
 			errdefs.ErrFailedPrecondition)
 	}
 	if s.size != nil {
@@ -311,7 +311,8 @@ func (s *IO) join() error {
 		select {
 		case <-r.done:
 		case <-timer.C:
-			return fmt.Errorf("relay of %s has not ended within %v; the kernel holds it", r.name, cutLimit)
+			return fmt.Errorf("relay of %s has not ended within %v; the kernel holds it",
+				r.name, cutLimit)
 		}
 	}
 	return nil

@@ -3,6 +3,7 @@ package stdio
 import (
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -16,7 +17,7 @@ const (
 	schemePath                   // "/path", "fifo://": a FIFO or another file; it exists
 	schemeFile                   // "file://": a log file, made if need be
 	schemeBinary                 // "binary://": a logger; closing descriptor 5 means ready
-	schemeBinaryV2               // "binary-v2://": a logger; only a byte on descriptor 5 means ready
+	schemeBinaryV2               // "binary-v2://": a logger; a byte on descriptor 5 means ready
 )
 
 // target is a parsed stream string.
@@ -33,7 +34,7 @@ func (t target) logger() bool {
 
 // same tells whether t and u name the same thing, so that it is opened once for both.
 func (t target) same(u target) bool {
-	return t.scheme == u.scheme && t.path == u.path && strings.Join(t.args, "\x00") == strings.Join(u.args, "\x00")
+	return t.scheme == u.scheme && t.path == u.path && slices.Equal(t.args, u.args)
 }
 
 // parse reads the string of the stream called name. Whatever begins with a slash is a path and
@@ -49,7 +50,7 @@ func parse(name, s string) (target, error) {
 	}
 	word, _, isURI := strings.Cut(s, "://")
 	if !isURI {
-		return target{}, invalid(name, "neither an absolute path nor a URI; use a FIFO's absolute path")
+		return target{}, invalid(name, "neither an absolute path nor a URI; use an absolute path")
 	}
 	t := target{}
 	switch strings.ToLower(word) {
