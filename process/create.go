@@ -8,6 +8,7 @@ import (
 
 	"github.com/containerd/containerd/api/events"
 	"github.com/containerd/containerd/api/types"
+	"github.com/containerd/errdefs"
 
 	"holdfast/internal/cgroup"
 	"holdfast/internal/mount"
@@ -59,7 +60,7 @@ func (u *undoList) run() []error {
 func (c *Container) create(ctx context.Context, undo *undoList) error {
 	var err error
 	if c.spec, err = runc.ReadSpec(c.cfg.Bundle); err != nil {
-		return fmt.Errorf("cannot create task %s: %w; give the bundle a config.json of the runtime specification", c.cfg.ID, err)
+		return fmt.Errorf("cannot create task %s: %w; give the bundle a config.json of the runtime specification: %w", c.cfg.ID, err, errdefs.ErrInvalidArgument)
 	}
 	if err := c.mountRootfs(ctx, undo); err != nil {
 		return err
