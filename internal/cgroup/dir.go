@@ -74,6 +74,21 @@ func (d *dir) read(name string) ([]byte, error) {
 	}
 }
 
+// readOnce fills buf from a file that is short and read in one piece, as those with one number are.
+func (d *dir) readOnce(name string, buf []byte) ([]byte, error) {
+	fd, err := openat(d.fd, name, unix.O_RDONLY)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = unix.Close(fd) }()
+	for {
+		n, err := unix.Read(fd, buf)
+		if !errors.Is(err, unix.EINTR) {
+			return buf[:max(n, 0)], err
+		}
+	}
+}
+
 // write writes a value in one piece, as cgroupfs wants it.
 func (d *dir) write(name, value string) error {
 	fd, err := openat(d.fd, name, unix.O_WRONLY)

@@ -34,21 +34,12 @@ func (p *place) freezer() (freezer, bool) {
 //
 // The error is ErrGone if the group does not exist, ErrShared if it is not the container's alone.
 func (g *Group) Thaw() error {
-	if g == nil {
-		return ErrGone
+	p, err := g.home()
+	if errors.Is(err, ErrShared) {
+		return fmt.Errorf("cannot thaw the container: its processes are in a cgroup with others: %w", err)
 	}
-	p := g.v2
-	if !g.unified {
-		p = g.byController("freezer")
-	}
-	if p == nil {
-		return nil
-	}
-	if !p.own {
-		if p.ino == 0 {
-			return ErrGone
-		}
-		return fmt.Errorf("cannot thaw the container: its processes are in a cgroup with others: %w", ErrShared)
+	if err != nil {
+		return err
 	}
 	d, err := p.open()
 	if err != nil {

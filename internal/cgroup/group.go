@@ -126,7 +126,10 @@ func find(m membership, mounts []mount) *place {
 // identify fills in which directory it is.
 func (p *place) identify() bool {
 	var fs unix.Statfs_t
-	if unix.Statfs(p.dir, &fs) != nil || fs.Type != unix.CGROUP_SUPER_MAGIC && fs.Type != unix.CGROUP2_SUPER_MAGIC {
+	if unix.Statfs(p.dir, &fs) != nil {
+		return false
+	}
+	if fs.Type != unix.CGROUP_SUPER_MAGIC && fs.Type != unix.CGROUP2_SUPER_MAGIC {
 		return false
 	}
 	var st unix.Stat_t
@@ -185,30 +188,43 @@ func (g *Group) byController(name string) *place {
 }
 
 // homes are the version 1 controllers by whose hierarchy the processes are listed and signalled,
-// best first: the freezer can hold them still meanwhile.
-var homes = []string{"freezer", "pids", "devices", "memory", "cpu", "cpuacct", "blkio", "name=systemd"}
+// best first: the freezer can hold them still meanwhile. Runtimes put a container into a group of
+// its own in all of them.
+var homes = []string{"freezer", "pids", "devices", "memory", "cpu", "cpuacct", "blkio", "cpuset"}
 
 // home returns the place where the processes are listed and signalled.
+//
+// In version 1 it takes more than that one group: if any other hierarchy has the processes in a
+// group with others, the container was never given its own, and the one that looks like it is
+// somebody else's, a memory group of a login session, say.
 func (g *Group) home() (*place, error) {
 	if g == nil {
 		return nil, ErrGone
 	}
-	var candidates []*place
+	candidates := []*place{g.v2}
 	if !g.unified {
+		candidates = candidates[:0]
 		for _, name := range homes {
 			candidates = append(candidates, g.byController(name))
 		}
-		candidates = append(candidates, g.v1...)
 	}
-	candidates = append(candidates, g.v2)
+	var home *place
 	gone := false
 	for _, p := range candidates {
-		if p != nil && p.own {
-			return p, nil
+		switch {
+		case p == nil:
+		case p.ino == 0:
+			gone = true
+		case !p.own:
+			return nil, ErrShared
+		case home == nil:
+			home = p
 		}
-		gone = gone || p != nil && p.ino == 0
 	}
-	if gone {
+	switch {
+	case home != nil:
+		return home, nil
+	case gone:
 		return nil, ErrGone
 	}
 	return nil, ErrShared

@@ -43,8 +43,8 @@ func (g *Group) Signal(sig syscall.Signal) error {
 		err = p.signal(sig)
 	}
 	if errors.Is(err, ErrShared) {
-		return fmt.Errorf("cannot send signal %d to the whole container: its processes are in a cgroup with"+
-			" others; signal them one by one: %w", sig, err)
+		return fmt.Errorf("cannot send signal %d to the whole container: its processes are in a cgroup"+
+			" with others; signal them one by one: %w", sig, err)
 	}
 	if err != nil {
 		return fmt.Errorf("send signal %d to cgroup: %w", sig, err)

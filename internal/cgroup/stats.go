@@ -29,7 +29,7 @@ func (g *Group) Stats() (proto.Message, error) {
 
 // number returns the figure in a file, 0 if there is none.
 func (d *dir) number(name string) uint64 {
-	b, err := d.read(name)
+	b, err := d.readOnce(name, make([]byte, 32))
 	if err != nil {
 		return 0
 	}

@@ -168,7 +168,9 @@ func (d *dir) hugetlb1(m *stats.Metrics) {
 func (d *dir) rdma1(m *stats.Metrics) {
 	entries := func(name string) (all []*stats.RdmaEntry) {
 		for _, e := range parseRdma(d.content(name)) {
-			all = append(all, &stats.RdmaEntry{Device: e.device, HcaHandles: e.handles, HcaObjects: e.objects})
+			all = append(all, &stats.RdmaEntry{
+				Device: e.device, HcaHandles: e.handles, HcaObjects: e.objects,
+			})
 		}
 		return all
 	}
@@ -189,39 +191,44 @@ var blkioSources = []struct{ prefix, suffix string }{
 func (d *dir) blkio1(m *stats.Metrics) {
 	m.Blkio = &stats.BlkIOStat{}
 	for _, from := range blkioSources {
-		var names map[device]string
-		read := func(figure string) (all []*stats.BlkIOEntry) {
-			for _, e := range parseBlkio(d.content(from.prefix + figure + from.suffix)) {
-				if names == nil {
-					names = partitions()
-				}
-				all = append(all, &stats.BlkIOEntry{
-					Op: e.op, Device: names[e.device], Major: e.major, Minor: e.minor, Value: e.value,
-				})
-			}
-			return all
+		read := func(figure string) []blkioEntry {
+			return parseBlkio(d.content(from.prefix + figure + from.suffix))
 		}
+		serviced := read("io_serviced")
+		if len(serviced) == 0 {
+			continue // every source counts these; so it has seen nothing, or does not exist
+		}
+		names := partitions()
 		m.Blkio = &stats.BlkIOStat{
-			IoServiceBytesRecursive: read("io_service_bytes"),
-			IoServicedRecursive:     read("io_serviced"),
-			IoQueuedRecursive:       read("io_queued"),
-			IoServiceTimeRecursive:  read("io_service_time"),
-			IoWaitTimeRecursive:     read("io_wait_time"),
-			IoMergedRecursive:       read("io_merged"),
-			IoTimeRecursive:         read("time"),
-			SectorsRecursive:        read("sectors"),
+			IoServicedRecursive:     blkio(serviced, names),
+			IoServiceBytesRecursive: blkio(read("io_service_bytes"), names),
+			IoQueuedRecursive:       blkio(read("io_queued"), names),
+			IoServiceTimeRecursive:  blkio(read("io_service_time"), names),
+			IoWaitTimeRecursive:     blkio(read("io_wait_time"), names),
+			IoMergedRecursive:       blkio(read("io_merged"), names),
+			IoTimeRecursive:         blkio(read("time"), names),
+			SectorsRecursive:        blkio(read("sectors"), names),
 		}
-		if names != nil {
-			return
-		}
+		return
 	}
 }
 
-// partitions returns the paths of block devices, none if the kernel does not tell. It is never nil.
+// blkio makes the entries of a message.
+func blkio(entries []blkioEntry, names map[device]string) []*stats.BlkIOEntry {
+	var all []*stats.BlkIOEntry
+	for _, e := range entries {
+		all = append(all, &stats.BlkIOEntry{
+			Op: e.op, Device: names[e.device], Major: e.major, Minor: e.minor, Value: e.value,
+		})
+	}
+	return all
+}
+
+// partitions returns the paths of block devices, none if the kernel does not tell.
 func partitions() map[device]string {
 	b, err := os.ReadFile("/proc/partitions")
 	if err != nil {
-		return map[device]string{}
+		return nil
 	}
 	return parsePartitions(b)
 }

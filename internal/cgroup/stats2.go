@@ -48,6 +48,8 @@ func (d *dir) cpu2() *stats.CPUStat {
 
 func (d *dir) memory2() *stats.MemoryStat {
 	n := d.pairs("memory.stat")
+	// Linux 5.9 split these two into anon and file; of each, one form is there.
+	split := func(key string) uint64 { return n[key] + n[key+"_anon"] + n[key+"_file"] }
 	return &stats.MemoryStat{
 		Usage:        d.number("memory.current"),
 		UsageLimit:   d.number("memory.max"),
@@ -86,9 +88,8 @@ func (d *dir) memory2() *stats.MemoryStat {
 		ThpFaultAlloc:     n["thp_fault_alloc"],
 		ThpCollapseAlloc:  n["thp_collapse_alloc"],
 
-		// Linux 5.9 split the first two into anon and file; of each, one form is there.
-		WorkingsetRefault:     n["workingset_refault"] + n["workingset_refault_anon"] + n["workingset_refault_file"],
-		WorkingsetActivate:    n["workingset_activate"] + n["workingset_activate_anon"] + n["workingset_activate_file"],
+		WorkingsetRefault:     split("workingset_refault"),
+		WorkingsetActivate:    split("workingset_activate"),
 		WorkingsetNodereclaim: n["workingset_nodereclaim"],
 	}
 }
@@ -127,7 +128,9 @@ func (d *dir) io2() []*stats.IOEntry {
 func (d *dir) rdma2(name string) []*stats.RdmaEntry {
 	var all []*stats.RdmaEntry
 	for _, e := range parseRdma(d.content(name)) {
-		all = append(all, &stats.RdmaEntry{Device: e.device, HcaHandles: e.handles, HcaObjects: e.objects})
+		all = append(all, &stats.RdmaEntry{
+			Device: e.device, HcaHandles: e.handles, HcaObjects: e.objects,
+		})
 	}
 	return all
 }

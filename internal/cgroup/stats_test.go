@@ -53,7 +53,8 @@ func statsOf(t *testing.T, g *Group) proto.Message {
 func TestStatsOfVersion2AreComplete(t *testing.T) {
 	g := &Group{unified: true, v2: pretend(t, "", map[string]string{
 		"pids.current": "7\n", "pids.max": "max\n",
-		"cpu.stat":       "usage_usec 18820\nuser_usec 5356\nsystem_usec 13464\nnice_usec 9\nnr_periods 1\nnr_throttled 2\nthrottled_usec 3\nnr_bursts 4\nburst_usec 5\n",
+		"cpu.stat": "usage_usec 18820\nuser_usec 5356\nsystem_usec 13464\nnice_usec 9\n" +
+			"nr_periods 1\nnr_throttled 2\nthrottled_usec 3\nnr_bursts 4\nburst_usec 5\n",
 		"cpu.pressure":   psi,
 		"memory.current": "4096\n", "memory.max": "max\n", "memory.peak": "8192\n",
 		"memory.swap.current": "1\n", "memory.swap.max": "2\n", "memory.swap.peak": "3\n",
@@ -82,8 +83,11 @@ func TestStatsOfVersion2AreComplete(t *testing.T) {
 			{Major: 8, Minor: 0, Rbytes: 11002880, Wbytes: 21016576, Rios: 201, Wios: 29},
 		}},
 		Rdma: &stats2.RdmaStat{
-			Current: []*stats2.RdmaEntry{{Device: "mlx4_0", HcaHandles: 2, HcaObjects: 2000}, {Device: "ocrdma1", HcaHandles: 3, HcaObjects: math.MaxUint32}},
-			Limit:   []*stats2.RdmaEntry{{Device: "mlx4_0", HcaHandles: math.MaxUint32, HcaObjects: math.MaxUint32}},
+			Current: []*stats2.RdmaEntry{
+				{Device: "mlx4_0", HcaHandles: 2, HcaObjects: 2000},
+				{Device: "ocrdma1", HcaHandles: 3, HcaObjects: math.MaxUint32},
+			},
+			Limit: []*stats2.RdmaEntry{{Device: "mlx4_0", HcaHandles: math.MaxUint32, HcaObjects: math.MaxUint32}},
 		},
 		Hugetlb: []*stats2.HugeTlbStat{{Pagesize: "2MB", Current: 2097152, Max: math.MaxUint64, Failcnt: 3}},
 	}
@@ -110,13 +114,21 @@ func TestStatsOfVersion1AreComplete(t *testing.T) {
 			"cpuacct.stat": "user 5\nsystem 6\n", "cpuacct.usage": "123456\n", "cpuacct.usage_percpu": "100 23456 \n",
 		}),
 		pretend(t, "memory", map[string]string{
-			"memory.stat": "cache 1\nrss 2\nshmem 9\npgpgin 3\nhierarchical_memory_limit 4\nhierarchical_memsw_limit 5\ntotal_rss 6\ntotal_unevictable 7\n", "memory.oom_control": oomControl,
-			"memory.usage_in_bytes": "10\n", "memory.max_usage_in_bytes": "11\n", "memory.limit_in_bytes": "9223372036854771712\n", "memory.failcnt": "12\n",
-			"memory.memsw.usage_in_bytes": "13\n", "memory.kmem.usage_in_bytes": "14\n", "memory.kmem.tcp.usage_in_bytes": "15\n",
+			"memory.stat": "cache 1\nrss 2\nshmem 9\npgpgin 3\nhierarchical_memory_limit 4\n" +
+				"hierarchical_memsw_limit 5\ntotal_rss 6\ntotal_unevictable 7\n",
+			"memory.oom_control":             oomControl,
+			"memory.usage_in_bytes":          "10\n",
+			"memory.max_usage_in_bytes":      "11\n",
+			"memory.limit_in_bytes":          "9223372036854771712\n",
+			"memory.failcnt":                 "12\n",
+			"memory.memsw.usage_in_bytes":    "13\n",
+			"memory.kmem.usage_in_bytes":     "14\n",
+			"memory.kmem.tcp.usage_in_bytes": "15\n",
 		}),
 		pretend(t, "pids", map[string]string{"pids.current": "3\n", "pids.max": "max\n"}),
 		pretend(t, "hugetlb", map[string]string{
-			"hugetlb.2MB.usage_in_bytes": "1\n", "hugetlb.2MB.max_usage_in_bytes": "2\n", "hugetlb.2MB.failcnt": "3\n", "hugetlb.2MB.rsvd.usage_in_bytes": "4\n",
+			"hugetlb.2MB.usage_in_bytes": "1\n", "hugetlb.2MB.max_usage_in_bytes": "2\n",
+			"hugetlb.2MB.failcnt": "3\n", "hugetlb.2MB.rsvd.usage_in_bytes": "4\n",
 		}),
 		pretend(t, "rdma", map[string]string{"rdma.current": rdmaCurrent}),
 		pretend(t, "name=systemd", map[string]string{}),
@@ -151,7 +163,10 @@ func TestBlkioComesFromTheFirstSourceWithFigures(t *testing.T) {
 		want  uint64
 	}{
 		{"cfq", map[string]string{"blkio.io_serviced_recursive": served, "blkio.throttle.io_serviced": throttled}, 100},
-		{"bfq", map[string]string{"blkio.io_serviced_recursive": "Total 0\n", "blkio.bfq.io_serviced_recursive": served, "blkio.throttle.io_serviced_recursive": throttled}, 100},
+		{"bfq", map[string]string{
+			"blkio.io_serviced_recursive": "Total 0\n", "blkio.bfq.io_serviced_recursive": served,
+			"blkio.throttle.io_serviced_recursive": throttled,
+		}, 100},
 		{"throttle", map[string]string{"blkio.bfq.io_serviced_recursive": "Total 0\n", "blkio.throttle.io_serviced_recursive": throttled}, 400},
 		{"old throttle", map[string]string{"blkio.throttle.io_serviced": throttled}, 400},
 	} {
