@@ -51,8 +51,8 @@ func countAt(fd uintptr) (uint64, error) {
 	}
 }
 
-// parse returns the number of kills in memory.events or memory.oom_control. A group that is killed as
-// a whole (memory.oom.group) counts in oom_group_kill, and each of its processes in oom_kill; so
+// parse returns the number of kills in memory.events or memory.oom_control. A group that is killed
+// as a whole (memory.oom.group) counts in oom_group_kill, and each of its processes in oom_kill; so
 // the former matters only where it alone rises.
 func parse(s string) uint64 {
 	var kills uint64

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
@@ -56,7 +57,9 @@ func register(dir string, eventfd int, counter *os.File) error {
 		return err
 	}
 	var werr error
-	if err := raw.Control(func(fd uintptr) { _, werr = fmt.Fprintf(control, "%d %d", eventfd, fd) }); err != nil {
+	if err := raw.Control(func(fd uintptr) {
+		_, werr = fmt.Fprintf(control, "%d %d", eventfd, fd)
+	}); err != nil {
 		return err
 	}
 	return werr
@@ -64,12 +67,8 @@ func register(dir string, eventfd int, counter *os.File) error {
 
 // refused tells whether the kernel or its configuration does not let us be notified.
 func refused(err error) bool {
-	for _, no := range []error{unix.EACCES, unix.EPERM, unix.EROFS, unix.EOPNOTSUPP, unix.EINVAL, unix.ENOENT} {
-		if errors.Is(err, no) {
-			return true
-		}
-	}
-	return false
+	refusals := []error{unix.EACCES, unix.EPERM, unix.EROFS, unix.EOPNOTSUPP, unix.EINVAL, unix.ENOENT}
+	return slices.ContainsFunc(refusals, func(no error) bool { return errors.Is(err, no) })
 }
 
 // run1 waits for the eventfd. It fires as well when the group is removed; then the counter
