@@ -27,7 +27,7 @@ func TestMain(m *testing.M) {
 }
 
 // census fails the test if, in the end, there are other descriptors or more goroutines of this
-// package than now. It must be called before anything that adds a cleanup of its own.
+// package than now, or any children, to which orphans belong too. It must be called before anything that adds a cleanup of its own.
 func census(t *testing.T) {
 	t.Helper()
 	before, running := descriptors(t), goroutines()
@@ -39,6 +39,10 @@ func census(t *testing.T) {
 		eventually(t, "goroutines to end", func() (bool, string) {
 			now := goroutines()
 			return len(now) <= len(running), strings.Join(now, "\n\n")
+		})
+		eventually(t, "children to end", func() (bool, string) {
+			now := children(t)
+			return len(now) == 0, strings.Join(now, " ")
 		})
 	})
 }
@@ -61,6 +65,38 @@ func descriptors(t *testing.T) []string {
 	}
 	slices.Sort(list)
 	return list
+}
+
+// children lists the pids of our children.
+func children(t *testing.T) []string {
+	t.Helper()
+	tasks, err := filepath.Glob("/proc/self/task/*/children")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var list []string
+	for _, task := range tasks {
+		b, err := os.ReadFile(task)
+		if err != nil {
+			continue // the thread has ended, and left its children to another
+		}
+		list = append(list, strings.Fields(string(b))...)
+	}
+	return list
+}
+
+// orphan kills, in the end, the process whose pid is in file, which a script left behind.
+func orphan(t *testing.T, file string) {
+	t.Helper()
+	t.Cleanup(func() {
+		var pid int
+		if _, err := fmt.Sscan(content(t, file), &pid); err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Kill(pid, unix.SIGKILL); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // goroutines lists those that run this package's code, but for tests.

@@ -163,7 +163,6 @@ func TestOpenFailsWithTheLogger(t *testing.T) {
 	for name, row := range map[string]struct{ uri, because string }{
 		"v2 dies":         {loggerURI("binary-v2", "exit 3"), "did not call ready: it ended with status 3"},
 		"v2 only closes":  {loggerURI("binary-v2", "exec 5>&-; read x <&3"), "did not call ready: it closed"},
-		"v2 child holds":  {loggerURI("binary-v2", "sleep 100 & exit 4"), "did not call ready: it ended with status 4"},
 		"not there":       {"binary:///not/there", "no such file"},
 		"not executable":  {"binary:///etc/passwd", "permission denied"},
 		"with a terminal": {loggerURI("binary-v2", "exit 5"), "status 5"},
@@ -175,6 +174,21 @@ func TestOpenFailsWithTheLogger(t *testing.T) {
 				t.Errorf("got %v, %v", s, err)
 			}
 		})
+	}
+}
+
+func TestLoggersDeathEndsTheWaitThoughItsChildHoldsOn(t *testing.T) {
+	census(t)
+	pid := t.TempDir() + "/pid"
+	orphan(t, pid)
+	uri := loggerURI("binary-v2", "sleep 100 & echo $! >"+pid+"; exit 4")
+	begin := time.Now()
+	_, err := Open(t.Context(), Config{Stdout: uri})
+	if err == nil || !strings.Contains(err.Error(), "did not call ready: it ended with status 4") {
+		t.Errorf("got %v", err)
+	}
+	if took := time.Since(begin); took > readyLimit/2 {
+		t.Errorf("took %v", took)
 	}
 }
 

@@ -190,7 +190,9 @@ func TestBackgroundChildIsCut(t *testing.T) {
 		defer close(end)
 		io.Copy(io.Discard, reader)
 	}()
-	c := sh(t, s, "sleep 1000 & yes & echo $!") // the first keeps the stream, the second floods it
+	pid := t.TempDir() + "/pid"
+	c := sh(t, s, "sleep 1000 & echo $! >"+pid+"; yes &") // one keeps the stream, the other floods it
+	orphan(t, pid)
 	exit(t, s, c)
 	select {
 	case <-s.Drained():
