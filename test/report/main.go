@@ -84,9 +84,10 @@ func report(r io.Reader, w io.Writer, permitted map[string]bool) (bool, error) {
 	}
 }
 
-// record keeps a test's output until it is known how the test ends; a package's own is printed.
+// record keeps a test's output until it is known how the test ends. A package's own is printed, but
+// for its seed, which matters only if a test fails.
 func record(w io.Writer, output map[string]*strings.Builder, e event, name string) {
-	if e.Test == "" {
+	if e.Test == "" && !strings.HasPrefix(e.Output, "-test.shuffle ") {
 		if e.Output != "PASS\n" {
 			fmt.Fprint(w, e.Output)
 		}

@@ -16,6 +16,7 @@ func TestReport(t *testing.T) {
 {"Action":"output","Package":"p","Output":"ok  \tp\t0.1s\n"}
 {"Action":"pass","Package":"p"}
 `
+	const seed = `{"Action":"output","Package":"p","Output":"-test.shuffle 42\n"}` + "\n"
 	const fails = `{"Action":"output","Package":"p","Test":"TestA","Output":"    a_test.go:1: got 1\n"}
 {"Action":"fail","Package":"p","Test":"TestA"}
 {"Action":"output","Package":"p","Output":"FAIL\tp\t0.1s\n"}
@@ -41,12 +42,16 @@ func TestReport(t *testing.T) {
 	}{
 		{"pass", start + passes, "", "ok  \tp\t0.1s\n", true},
 		{"fail", start + fails, "", "    a_test.go:1: got 1\nFAIL\tp\t0.1s\n", false},
-		{"fail, then pass", fails + passes, "", "    a_test.go:1: got 1\nFAIL\tp\t0.1s\nok  \tp\t0.1s\n", false},
+		{"pass in random order", seed + passes, "", "ok  \tp\t0.1s\n", true},
+		{"fail in random order", seed + fails, "",
+			"    a_test.go:1: got 1\nFAIL\tp\t0.1s\n-test.shuffle 42\n", false},
+		{"fail, then pass", fails + passes, "",
+			"    a_test.go:1: got 1\nFAIL\tp\t0.1s\nok  \tp\t0.1s\n", false},
 		{"permitted skip", start + skips, "# why\n\np.TestA/b  needs CRIU\n",
 			"--- SKIP: p.TestA/b: a_test.go:1: no CRIU here\nok  \tp\t0.1s\n", true},
 		{"other skip", start + skips, "p.TestB\n",
-			"--- FAIL: p.TestA/b was skipped, and test/skips does not permit it: a_test.go:1: no CRIU here\n" +
-				"ok  \tp\t0.1s\n", false},
+			"--- FAIL: p.TestA/b was skipped, and test/skips does not permit it: " +
+				"a_test.go:1: no CRIU here\nok  \tp\t0.1s\n", false},
 		{"no test files", empty, "", "?   \tq\t[no test files]\n", true},
 		{"does not build", broken, "", "a.go:1: syntax error\n", false},
 		{"a message of go", "go: cannot find main module\n", "", "go: cannot find main module\n", false},
