@@ -34,6 +34,9 @@ func (c *Container) live(child *reaper.Child) {
 	}
 	c.killRest()
 	c.await(empty)
+	if io := c.init.stdio(); io.Logged() {
+		<-io.Drained() // within 10 s
+	}
 	ctx := context.Background() // a life is nobody's request
 	err := c.init.do(ctx, Exit, func() error {
 		c.thawDead(ctx)

@@ -268,6 +268,15 @@ func (s *IO) Exited() {
 // been passed on, or has been cut. Passed on is what a FIFO, a file, or a logger has taken.
 func (s *IO) Drained() <-chan struct{} { return s.drained }
 
+// Logged tells whether a logging process takes the output. Whoever announces the exit of the
+// process should wait for Drained then: nerdctl's logger stops reading once it knows of the exit
+// (managers.md, section 5).
+func (s *IO) Logged() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.loggers) > 0
+}
+
 // Close cuts what is left, stops the loggers and frees everything. It waits no longer than a
 // stubborn logger is given: 12 s from SIGTERM to SIGKILL. An error says what is left behind.
 // A second Close waits for the first and returns the same.
