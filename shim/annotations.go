@@ -53,7 +53,7 @@ func readAnnotations(bundle string) (annotations, error) {
 	if err != nil {
 		return annotations{}, fmt.Errorf("read the container's spec: %w", err)
 	}
-	found, err := scanAnnotations(f)
+	found, err := scanAnnotations(f, maxSpec)
 	if err := errors.Join(err, f.Close()); err != nil {
 		return annotations{}, fmt.Errorf("read the container's spec %s: %w", path, err)
 	}
@@ -61,10 +61,11 @@ func readAnnotations(bundle string) (annotations, error) {
 }
 
 // scanAnnotations walks through a spec without keeping it: start runs for every container, and
-// most of a spec is a seccomp profile that comes after the annotations.
-func scanAnnotations(r io.Reader) (annotations, error) {
+// most of a spec is a seccomp profile that comes after the annotations. It reads at most
+// limit bytes.
+func scanAnnotations(r io.Reader, limit int64) (annotations, error) {
 	var found annotations
-	limited := &io.LimitedReader{R: r, N: maxSpec}
+	limited := &io.LimitedReader{R: r, N: limit}
 	s := &jsonScanner{r: bufio.NewReader(limited)}
 	err := s.object(func(key string) (bool, error) {
 		if key != "annotations" {
@@ -81,7 +82,7 @@ func scanAnnotations(r io.Reader) (annotations, error) {
 		})
 	})
 	if limited.N <= 0 {
-		err = fmt.Errorf("%w: the limit is %d bytes", errTooLarge, maxSpec)
+		err = fmt.Errorf("%w: the limit is %d bytes", errTooLarge, limit)
 	}
 	return found, err
 }

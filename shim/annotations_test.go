@@ -69,17 +69,17 @@ func TestHugeSpecIsReadInConstantMemory(t *testing.T) {
 		wantErr     error
 		wantSandbox string
 	}{
-		{"value beside annotations", `{"hostname":"`, `","annotations":{"io.kubernetes.cri.sandbox-id":"p1"}}`, 40 << 20, nil, "p1"},
-		{"other annotation", `{"annotations":{"x":"`, `","io.kubernetes.cri.sandbox-id":"p1"}}`, 40 << 20, nil, "p1"},
-		{"key", `{"`, `":1,"annotations":{"io.kubernetes.cri.sandbox-id":"p1"}}`, 40 << 20, nil, "p1"},
-		{"our annotation", `{"annotations":{"io.kubernetes.cri.sandbox-id":"`, `"}}`, 40 << 20, errTooLarge, ""},
-		{"beyond the limit", `{"hostname":"`, `"}`, 100 << 20, errTooLarge, ""},
+		{"value beside annotations", `{"hostname":"`, `","annotations":{"io.kubernetes.cri.sandbox-id":"p1"}}`, 3 << 20, nil, "p1"},
+		{"other annotation", `{"annotations":{"x":"`, `","io.kubernetes.cri.sandbox-id":"p1"}}`, 3 << 20, nil, "p1"},
+		{"key", `{"`, `":1,"annotations":{"io.kubernetes.cri.sandbox-id":"p1"}}`, 3 << 20, nil, "p1"},
+		{"our annotation", `{"annotations":{"io.kubernetes.cri.sandbox-id":"`, `"}}`, 3 << 20, errTooLarge, ""},
+		{"beyond the limit", `{"hostname":"`, `"}`, 5 << 20, errTooLarge, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			filler := io.LimitReader(constant('y'), c.size)
 			var before, after runtime.MemStats
 			runtime.ReadMemStats(&before)
-			found, err := scanAnnotations(io.MultiReader(strings.NewReader(c.head), filler, strings.NewReader(c.tail)))
+			found, err := scanAnnotations(io.MultiReader(strings.NewReader(c.head), filler, strings.NewReader(c.tail)), 4<<20)
 			runtime.ReadMemStats(&after)
 			if !errors.Is(err, c.wantErr) || found.sandbox != c.wantSandbox {
 				t.Errorf("got %q, %v", found.sandbox, err)
@@ -106,7 +106,7 @@ func FuzzAnnotations(f *testing.F) {
 	f.Add([]byte(`{"a":[{"b":"\""}],"annotations":{"x":{},"io.kubernetes.cri.sandbox-id":"\u00e9"},"z":1}`))
 	f.Add([]byte(`{"process":null,"annotations":{}}`))
 	f.Fuzz(func(t *testing.T, spec []byte) {
-		found, err := scanAnnotations(strings.NewReader(string(spec)))
+		found, err := scanAnnotations(strings.NewReader(string(spec)), maxSpec)
 		// Where the library reads a spec, we read the same.
 		var want struct {
 			Annotations map[string]any `json:"annotations"`

@@ -87,7 +87,7 @@ func checkDaemon(t *testing.T, m *manager, pid int, cmdline string) {
 	if got := readText(t, proc("cmdline")); got != cmdline {
 		t.Errorf("command line is %q, want %q", got, cmdline)
 	}
-	if got := readText(t, proc("comm")); os.Getenv("GOCOVERDIR") == "" && !strings.HasPrefix(filepath.Base(readLink(t, proc("exe"))), strings.TrimSpace(got)) {
+	if got := readText(t, proc("comm")); !strings.HasPrefix(filepath.Base(readLink(t, proc("exe"))), strings.TrimSpace(got)) {
 		t.Errorf("comm is %q", got)
 	}
 	for fd, want := range map[string]string{"0": "/dev/null", "1": "/dev/null", "2": filepath.Join(m.state, "c1", "log")} {

@@ -50,9 +50,9 @@ type cleanup struct {
 type container struct{ namespace, id, bundle string }
 
 // cleanUp removes what a dead shim has left of one container and answers how it ended (contract 2).
-// It is also run after each normal deletion, beside a living daemon that may serve other containers:
-// so it rests on the bundle's files alone and touches nothing of anybody else, except that the
-// death of a pod's daemon ends the whole pod (see endPod).
+// It is also run after each normal deletion, beside a living daemon that may serve other
+// containers: so it rests on the bundle's files alone and touches nothing of anybody else, except
+// that the death of a pod's daemon ends the whole pod (see endPod).
 //
 // What cannot be removed is named on stderr, one line each; the answer is given all the same.
 func cleanUp(ctx context.Context, c *call) error {

@@ -15,8 +15,8 @@ import (
 )
 
 // proveCgroup returns the cgroup of the process pid, if it certainly is the container's: the
-// process is alive, and in each hierarchy it is in the cgroup that the spec asks for. A pid file may
-// be old and its pid somebody else's by now. It returns nil if there is no proof.
+// process is alive, and in each hierarchy it is in the cgroup that the spec asks for. A pid file
+// may be old and its pid somebody else's by now. It returns nil if there is no proof.
 func (c container) proveCgroup(pid int) *cgroup.Group {
 	if pid <= 0 {
 		return nil
@@ -65,8 +65,8 @@ func cgroupName(cgroupsPath, id string) string {
 	}
 }
 
-// isInside tells whether a process whose /proc/PID/cgroup is lines is in or below a cgroup whose path
-// ends in name: on v1 in the hierarchies of all controllers, else in the unified one.
+// isInside tells whether a process whose /proc/PID/cgroup is lines is in or below a cgroup whose
+// path ends in name: on v1 in the hierarchies of all controllers, else in the unified one.
 func isInside(lines, name string) bool {
 	if name == "/" {
 		return false

@@ -162,8 +162,8 @@ func (h *lineHandler) WithGroup(name string) slog.Handler {
 	return &n
 }
 
-// formatRecord returns a record as lines of at most maxLine bytes each. What is too long for one goes
-// on in others with the same beginning.
+// formatRecord returns a record as lines of at most maxLine bytes each. What is too long for one
+// goes on in others with the same beginning.
 func formatRecord(at time.Time, level slog.Level, msg string, attrs []byte) [][]byte {
 	head := appendHead(nil, at, level, msg)
 	var lines [][]byte
@@ -186,7 +186,8 @@ func formatRecord(at time.Time, level slog.Level, msg string, attrs []byte) [][]
 	return lines
 }
 
-// prefixOf returns the longest beginning of text that has at most n bytes and no part of a character.
+// prefixOf returns the longest beginning of text that has at most n bytes and no part of a
+// character.
 func prefixOf(text []byte, n int) []byte {
 	if len(text) <= n {
 		return text

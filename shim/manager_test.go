@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"net"
 	"os"
@@ -34,6 +35,7 @@ type manager struct {
 	sockets string   // socket directory, "" for the default
 	env     []string // beside what every manager has
 	umask   int      // of the manager, -1 for ours
+	attr    syscall.SysProcAttr
 	files   []*os.File
 }
 
@@ -53,10 +55,13 @@ func newManager(t *testing.T, version string) *manager {
 	m := &manager{
 		t: t, version: version, binary: filepath.Join(dir, "bin", "containerd-shim-holdfast-v2"),
 		state: filepath.Join(dir, "state"), address: filepath.Join(dir, "c.sock"), umask: -1,
-		env: []string{passVariable + "=GORACE", "GORACE=atexit_sleep_ms=0"},
+		env: []string{passVariable + "=GORACE,GOCOVERDIR", "GORACE=atexit_sleep_ms=0"},
 	}
 	if m.isNew() {
 		m.sockets = filepath.Join(dir, "s")
+	}
+	if cover := flag.Lookup("test.gocoverdir").Value.String(); cover != "" {
+		m.env = append(m.env, "GOCOVERDIR="+cover) // where go test collects it
 	}
 	exe, err := os.Executable()
 	if err != nil {
@@ -159,7 +164,9 @@ func (m *manager) command(ctx context.Context, id string, args []string, stdin [
 		cmd.Stdin = bytes.NewReader(stdin)
 	}
 	cmd.ExtraFiles = m.files
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	attr := m.attr
+	attr.Setpgid = true
+	cmd.SysProcAttr = &attr
 	cmd.WaitDelay = time.Second
 	return cmd
 }

@@ -20,11 +20,14 @@ import (
 // sealDescriptors keeps everything but the standard streams from being inherited by the processes
 // we start. Whatever the manager had open would stay open as long as the shim lives (demand.md 58).
 func sealDescriptors() error {
-	err := unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
-	if err == nil {
+	if unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC) == nil {
 		return nil
 	}
-	// Linux before 5.11 has no such flag.
+	return sealEach() // Linux before 5.11 has no such flag
+}
+
+// sealEach seals the descriptors that are open now, one by one.
+func sealEach() error {
 	entries, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
 		return fmt.Errorf("seal descriptors: %w", err)

@@ -84,3 +84,19 @@ func TestCoreSchedulingCookie(t *testing.T) {
 		t.Errorf("the daemon's cookie is %x, ours %x", got, ours)
 	}
 }
+
+func TestDescriptorsAreSealedOnOldKernelsToo(t *testing.T) {
+	for name, seal := range map[string]func() error{"range": sealDescriptors, "each": sealEach} {
+		fd, err := unix.Open("/dev/null", unix.O_RDONLY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(fd)
+		if err := seal(); err != nil {
+			t.Fatal(err)
+		}
+		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != nil || flags&unix.FD_CLOEXEC == 0 {
+			t.Errorf("%s: flags are %x, %v", name, flags, err)
+		}
+	}
+}
