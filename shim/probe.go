@@ -25,7 +25,7 @@ const (
 // probeLimit bounds how long a living daemon may take to say what it speaks.
 const probeLimit = 2 * time.Second
 
-// errGone says that the daemon ended while we talked to it.
+// errGone says that the daemon has ended, or is about to.
 var errGone = errors.New("the daemon is gone")
 
 // probe returns the newest version of the task API that the daemon at path speaks, which may be a
@@ -54,7 +54,7 @@ func probe(ctx context.Context, path string) (int32, error) {
 		_, err = taskv2.NewTTRPCTaskClient(client).Connect(ctx, &taskv2.ConnectRequest{})
 	}
 	switch {
-	case isClosed(err):
+	case isClosed(err), status.Code(err) == codes.Unavailable:
 		return 0, fmt.Errorf("ask %s: %w", path, errGone)
 	case status.Code(err) == codes.Unimplemented:
 		return 0, fmt.Errorf("cannot join the daemon at %s: it serves no task API; who listens there?", path)

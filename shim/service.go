@@ -288,9 +288,14 @@ func (s *Service) Shutdown(context.Context, *task.ShutdownRequest) (*emptypb.Emp
 	return &emptypb.Empty{}, nil
 }
 
-// Connect tells who we are. It never fails.
+// Connect tells who we are, of any id. It fails only once the shim is ending, so that a start that
+// finds our socket does not send its container to us.
 func (s *Service) Connect(_ context.Context, r *task.ConnectRequest) (*task.ConnectResponse, error) {
 	s.mu.Lock()
+	if s.stopping {
+		s.mu.Unlock()
+		return nil, fmt.Errorf("cannot connect: the shim is shutting down; start a new one: %w", errdefs.ErrUnavailable)
+	}
 	e := s.containers[r.GetID()]
 	var c *process.Container
 	if e != nil {
