@@ -53,12 +53,13 @@ type Config struct {
 	NoPivot       bool
 	NoNewKeyring  bool
 	IOUID, IOGID  int    // owner of the pipes that processes hold
+	Relay         bool   // never let the init process hold the client's FIFOs themselves
 	CRIUWork      string // directory for CRIU's logs at restore; empty: work in the bundle
 	Runtime       Runtime
 	Events        Events
 	Log           *slog.Logger
-	// Forget is called once the container has been deleted, before TaskDelete is logged and
-	// before Delete returns: from then on nobody shall find it.
+	// Forget is called once the container has been deleted, after TaskDelete was logged and before
+	// Delete returns: from then on nobody shall find it, and its id may be used again.
 	Forget func()
 }
 

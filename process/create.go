@@ -25,7 +25,8 @@ const createLimit = Exec
 // Create creates a container and its init process, which then waits for Start. If it fails,
 // nothing is left and no event was logged. With a checkpoint nothing runs yet: the pid is 0.
 //
-// ctx does not cut the runtime short, see detach.
+// When ctx ends Create gives up, as long as it has not logged the event, and cuts the runtime short:
+// so it should not be the context of a request, whose client may go away at any time.
 func Create(ctx context.Context, cfg Config) (*Container, error) {
 	c := &Container{cfg: cfg, gate: newGate(), execs: map[string]*execProcess{}}
 	c.init = newProcess("task "+cfg.ID, &initTable)
@@ -78,6 +79,9 @@ func (c *Container) create(ctx context.Context, undo *undoList) error {
 			return err
 		}
 	}
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("create task %s: %w", c.cfg.ID, err)
+	}
 	c.cfg.Events.Append(c.created())
 	if c.cfg.Checkpoint == "" {
 		c.begin(c.init.alive())
@@ -114,14 +118,14 @@ func (c *Container) streams() stdio.Config {
 		Stdin: c.cfg.Stdin, Stdout: c.cfg.Stdout, Stderr: c.cfg.Stderr, Terminal: c.cfg.Terminal,
 		UID: c.cfg.IOUID, GID: c.cfg.IOGID, ID: c.cfg.ID, Namespace: c.cfg.Namespace,
 		// A confined process may not be allowed to open the client's FIFO again by /dev/stdout.
-		Direct: !c.cfg.Terminal && c.spec.SELinuxLabel == "",
+		Direct: !c.cfg.Relay && !c.cfg.Terminal && c.spec.SELinuxLabel == "",
 		Log:    c.cfg.Log,
 	}
 }
 
 // createInit has the runtime create the init process.
 func (c *Container) createInit(ctx context.Context, io *stdio.IO, undo *undoList) error {
-	limited, cancel := detach(ctx, createLimit)
+	limited, cancel := context.WithTimeout(ctx, limits[createLimit])
 	defer cancel()
 	child, console, err := c.cfg.Runtime.Create(limited, runc.CreateConfig{
 		Streams: streamsOf(io), Console: c.cfg.Terminal,

@@ -18,6 +18,7 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	"holdfast/internal/mount"
+	"holdfast/internal/reaper"
 	"holdfast/process"
 )
 
@@ -36,13 +37,16 @@ type Service struct {
 
 	mu         sync.Mutex // guards what follows
 	containers map[string]*entry
-	stopping   bool
+	leaving    bool // Shutdown was asked for, and all containers are unwanted
+	stopping   bool // stop is closed
 }
 
 // entry is a container, or the place of one that is being created.
 type entry struct {
 	ready     chan struct{} // closed when container has been set, or the entry was removed
+	undo      func()        // makes a Create that is under way give up
 	container *process.Container
+	unwanted  bool // its deletion is under way
 }
 
 // NewService returns a service without containers.
@@ -138,7 +142,7 @@ func (e *entry) await(ctx context.Context) error {
 var errNotCreated = fmt.Errorf("container not created: %w", errdefs.ErrNotFound)
 
 // reserve takes the place of a container that is about to be created. Shutdown counts it.
-func (s *Service) reserve(id string) (*entry, error) {
+func (s *Service) reserve(id string, undo func()) (*entry, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.stopping {
@@ -147,8 +151,9 @@ func (s *Service) reserve(id string) (*entry, error) {
 	if s.containers[id] != nil {
 		return nil, fmt.Errorf("task %s: %w", id, errdefs.ErrAlreadyExists)
 	}
-	e := &entry{ready: make(chan struct{})}
+	e := &entry{ready: make(chan struct{}), undo: undo}
 	s.containers[id] = e
+	s.leaving = false
 	return e, nil
 }
 
@@ -159,6 +164,7 @@ func (s *Service) settle(id string, e *entry, c *process.Container) {
 	e.container = c
 	if c == nil {
 		delete(s.containers, id)
+		s.stopIfEmpty()
 	}
 	close(e.ready)
 }
@@ -168,6 +174,31 @@ func (s *Service) forget(id string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.containers, id)
+	s.stopIfEmpty()
+}
+
+// unwant notes whether the deletion of a container is under way. A Create of it that is under way
+// is undone: whoever deletes it has given up waiting, and will not ask again (contract 3.4).
+func (s *Service) unwant(id string, unwanted bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e := s.containers[id]
+	if e == nil {
+		return
+	}
+	e.unwanted = unwanted
+	s.leaving = s.leaving && unwanted
+	if unwanted && e.container == nil {
+		e.undo()
+	}
+}
+
+// stopIfEmpty ends the shim if it was asked to end and the last container has gone. mu is held.
+func (s *Service) stopIfEmpty() {
+	if s.leaving && len(s.containers) == 0 && !s.stopping {
+		s.stopping = true
+		close(s.stop)
+	}
 }
 
 // maxID leaves room in a file name for what is put around an id, as in .exec.ID.json.
@@ -191,7 +222,7 @@ func checkID(what, id string) error {
 }
 
 // Create creates a container. Whatever the request's context does, it is created wholly or not
-// at all.
+// at all; only a Delete of it makes Create give up.
 func (s *Service) Create(ctx context.Context, r *task.CreateTaskRequest) (*task.CreateTaskResponse, error) {
 	if err := checkID("task", r.GetID()); err != nil {
 		return nil, err
@@ -202,12 +233,17 @@ func (s *Service) Create(ctx context.Context, r *task.CreateTaskRequest) (*task.
 	if path := r.GetCheckpoint(); path != "" && !filepath.IsAbs(path) {
 		return nil, fmt.Errorf("cannot create task %s: checkpoint %q is not an absolute path: %w", r.GetID(), path, errdefs.ErrInvalidArgument)
 	}
-	e, err := s.reserve(r.GetID())
+	ctx, undo := context.WithCancel(context.WithoutCancel(ctx))
+	defer undo()
+	e, err := s.reserve(r.GetID(), undo)
 	if err != nil {
 		return nil, err
 	}
 	c, err := s.create(ctx, r)
 	s.settle(r.GetID(), e, c)
+	if err != nil && ctx.Err() != nil {
+		return nil, fmt.Errorf("cannot create task %s: it was deleted meanwhile: %w", r.GetID(), errdefs.ErrAborted)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -237,10 +273,18 @@ func (s *Service) create(ctx context.Context, r *task.CreateTaskRequest) (*proce
 		Terminal: r.GetTerminal(), Stdin: r.GetStdin(), Stdout: r.GetStdout(), Stderr: r.GetStderr(),
 		Checkpoint: r.GetCheckpoint(), CRIUWork: opts.GetCriuWorkPath(),
 		NoPivot: opts.GetNoPivotRoot(), NoNewKeyring: opts.GetNoNewKeyring(),
-		IOUID: int(opts.GetIoUid()), IOGID: int(opts.GetIoGid()),
+		IOUID: int(opts.GetIoUid()), IOGID: int(opts.GetIoGid()), Relay: mayCheckpoint(),
 		Runtime: newRuntime(opts, s.namespace, id, bundle), Events: s.events, Log: s.log,
 		Forget: func() { s.forget(id) },
 	})
+}
+
+// mayCheckpoint tells whether containers of this machine can be checkpointed. CRIU does not dump a
+// process that holds a FIFO from outside its mount namespace, so such a machine's containers get
+// pipes instead (docs/decisions/0004).
+func mayCheckpoint() bool {
+	_, err := reaper.LookPath("criu")
+	return err == nil
 }
 
 func mounts(list []*types.Mount) []mount.Mount {
@@ -276,15 +320,20 @@ func (s *Service) Kill(ctx context.Context, r *task.KillRequest) (*emptypb.Empty
 	return done(c.Kill(ctx, r.GetExecID(), syscall.Signal(r.GetSignal()), r.GetAll()))
 }
 
-// Shutdown ends the shim, unless it has containers or is about to have one. It answers at once
-// and never fails: containerd 2.4 fails the deletion of the task otherwise (contract T63c).
+// Shutdown ends the shim, unless it has containers or is about to have one. Those whose deletion is
+// under way do not count: the shim ends after it, since its caller may have given up and nobody
+// would ask again. Shutdown answers at once and never fails: containerd 2.4 fails the deletion of
+// the task otherwise (contract T63c).
 func (s *Service) Shutdown(context.Context, *task.ShutdownRequest) (*emptypb.Empty, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.containers) == 0 && !s.stopping {
-		s.stopping = true
-		close(s.stop)
+	for _, e := range s.containers {
+		if !e.unwanted {
+			return &emptypb.Empty{}, nil
+		}
 	}
+	s.leaving = true
+	s.stopIfEmpty()
 	return &emptypb.Empty{}, nil
 }
 

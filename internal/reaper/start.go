@@ -31,7 +31,7 @@ type Command struct {
 // Start starts cmd in a process group of its own and with no other descriptors than its Files,
 // which stay the caller's. The exit of the process comes by the Child alone.
 func Start(cmd *Command) (*Child, error) {
-	path, err := lookPath(cmd.Path)
+	path, err := LookPath(cmd.Path)
 	if err != nil {
 		return nil, err
 	}
@@ -86,8 +86,9 @@ func descriptors(files []*os.File, null *os.File) ([]uintptr, error) {
 // errNotInPath has the words that dockerd matches to answer exit code 127 (managers.md).
 var errNotInPath = errors.New("executable file not found in $PATH")
 
-// lookPath finds the program name as a shell would.
-func lookPath(name string) (string, error) {
+// LookPath finds the program name as a shell would: in PATH, unless it holds a slash. It does not
+// look whether a name with a slash exists.
+func LookPath(name string) (string, error) {
 	if strings.Contains(name, "/") {
 		return name, nil
 	}

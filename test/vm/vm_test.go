@@ -35,7 +35,7 @@ var suites = []struct {
 }{
 	{".", "./oom", "no_grpc", "."},
 	{".", "./internal/cgroup", "no_grpc", "."},
-	{".", "./test/direct", "no_grpc", "^(TestWholeLife|TestTerminal|TestExecsOfARunningContainer|TestOOM.*|TestPause.*|TestStats.*)$"},
+	{".", "./test/direct", "no_grpc", "^(TestWholeLife|TestTerminal|TestExecsOfARunningContainer|TestOOM.*|TestPause.*|TestStats.*|TestCheckpointAndRestore)$"},
 	{"test/e2e", ".", "", "^TestCrun.*$"},
 }
 
