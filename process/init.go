@@ -97,12 +97,12 @@ func (c *Container) deleteInit() (reaper.Exit, error) {
 	err := c.init.do(ctx, Delete, func() error { return c.free(ctx) }, func() {
 		// A restored container that was never started has waiters, but no life to free them.
 		c.init.finish(reaper.Exit{})
-		c.cfg.Forget()
 		exit := c.init.info().Exit
 		c.cfg.Events.Append(&events.TaskDelete{
 			ContainerID: c.cfg.ID, Pid: c.pid(), ExitStatus: uint32(exit.Status), //nolint:gosec // 0 to 255
 			ExitedAt: timestamp(exit.At),
 		})
+		c.cfg.Forget()
 	})
 	return c.init.info().Exit, err
 }

@@ -67,14 +67,21 @@ func (s *Service) Wait(ctx context.Context, r *task.WaitRequest) (*task.WaitResp
 	return &task.WaitResponse{ExitStatus: number(exit.Status), ExitedAt: timestamp(exit.At)}, nil
 }
 
-// Delete frees a process.
+// Delete frees a process. A Create of the container that is under way is undone, which may still be
+// going on when Delete answers that there is no such container.
 func (s *Service) Delete(ctx context.Context, r *task.DeleteRequest) (*task.DeleteResponse, error) {
+	if r.GetExecID() == "" {
+		s.unwant(r.GetID(), true)
+	}
 	c, err := s.find(ctx, r.GetID())
 	if err != nil {
 		return nil, err
 	}
 	pid, exit, err := c.Delete(ctx, r.GetExecID())
 	if err != nil {
+		if r.GetExecID() == "" && ctx.Err() == nil {
+			s.unwant(r.GetID(), false) // it failed; otherwise it goes on without its caller
+		}
 		return nil, err
 	}
 	return &task.DeleteResponse{Pid: number(pid), ExitStatus: number(exit.Status), ExitedAt: timestamp(exit.At)}, nil

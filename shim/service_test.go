@@ -25,7 +25,7 @@ func stopped(s *Service) bool {
 
 func TestShutdownWaitsForCreatesInFlight(t *testing.T) {
 	s := newTestService(t)
-	e, err := s.reserve("c1")
+	e, err := s.reserve("c1", func() {})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -37,6 +37,47 @@ func TestShutdownWaitsForCreatesInFlight(t *testing.T) {
 		if _, err := s.Shutdown(t.Context(), &task.ShutdownRequest{}); err != nil || !stopped(s) {
 			t.Errorf("shutdown: %v, stopped %v", err, stopped(s))
 		}
+	}
+}
+
+// TestShutdownIsRememberedWhileTheLastContainerGoes: a manager that had given up on a create asked
+// once, too early, and the shim stayed for ever.
+func TestShutdownIsRememberedWhileTheLastContainerGoes(t *testing.T) {
+	for name, then := range map[string]struct {
+		do   func(s *Service, e *entry)
+		ends bool
+	}{
+		"create undone":     {func(s *Service, e *entry) { s.settle("c1", e, nil) }, true},
+		"deleted":           {func(s *Service, e *entry) { s.forget("c1") }, true},
+		"delete failed":     {func(s *Service, e *entry) { s.unwant("c1", false); s.forget("c1") }, false},
+		"another one comes": {func(s *Service, e *entry) { s.mustReserve(t, "c2"); s.forget("c1"); s.forget("c2") }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newTestService(t)
+			undone := 0
+			e, err := s.reserve("c1", func() { undone++ })
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.unwant("c1", true)
+			if undone != 1 {
+				t.Errorf("the create was undone %d times", undone)
+			}
+			if _, err := s.Shutdown(t.Context(), &task.ShutdownRequest{}); err != nil || stopped(s) {
+				t.Errorf("shutdown while the container goes: %v, stopped %v", err, stopped(s))
+			}
+			then.do(s, e)
+			if stopped(s) != then.ends {
+				t.Errorf("stopped %v, want %v", stopped(s), then.ends)
+			}
+		})
+	}
+}
+
+func (s *Service) mustReserve(t *testing.T, id string) {
+	t.Helper()
+	if _, err := s.reserve(id, func() {}); err != nil {
+		t.Fatal(err)
 	}
 }
 
