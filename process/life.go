@@ -102,7 +102,8 @@ func taskExit(container, id string, pid int, exit reaper.Exit) *events.TaskExit 
 func timestamp(t time.Time) *timestamppb.Timestamp { return timestamppb.New(t) }
 
 // killRest ends what the death of the init process did not: with a pid namespace that is not the
-// container's own, its other processes live on (contract 8.4).
+// container's own, its other processes live on (contract 8.4). Execs are killed by name too, since
+// the exit of the task waits for them: one may have left the control group, or killing all failed.
 func (c *Container) killRest() {
 	if c.spec.PrivatePID {
 		return
@@ -111,6 +112,13 @@ func (c *Container) killRest() {
 	defer cancel()
 	if err := c.killAll(ctx, killSignal); err != nil {
 		c.cfg.Log.Warn("processes may be left", "task", c.cfg.ID, "err", err)
+	}
+	for _, e := range c.all() {
+		if child := e.alive(); child != nil {
+			if err := signalChild(child, killSignal); err != nil {
+				c.cfg.Log.Warn("exec not killed", "task", c.cfg.ID, "exec", e.cfg.ID, "err", err)
+			}
+		}
 	}
 }
 

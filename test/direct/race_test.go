@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -53,6 +55,33 @@ func TestInitOfHostPIDContainerKilledWithExecs(t *testing.T) {
 		if got := l.wait("c1", fmt.Sprintf("e%d", i)); got != 137 {
 			t.Errorf("e%d ended with %d", i, got)
 		}
+	}
+	l.mustDelete("c1", "")
+}
+
+// An exec that has left the container's cgroups, as a privileged one may, must not hold back the exit
+// of the init process for as long as it likes.
+func TestExecThatLeftTheCgroupsDiesWithInit(t *testing.T) {
+	cfg := sleeper()
+	cfg.HostPID = true
+	l := newLab(t, labConfig{bundle: cfg})
+	l.run("c1", nil)
+	pid := l.runExec("c1", "e1", sleeper())
+	roots, err := filepath.Glob("/sys/fs/cgroup/*/cgroup.procs")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, procs := range append(roots, "/sys/fs/cgroup/cgroup.procs") {
+		if err := os.WriteFile(procs, []byte(strconv.Itoa(pid)), 0); err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, os.ErrPermission) {
+			t.Fatal(err)
+		}
+	}
+	if groups := l.read(fmt.Sprintf("/proc/%d/cgroup", pid)); strings.Contains(groups, l.cgroup("")) {
+		t.Fatalf("the exec is still in %s", groups)
+	}
+	l.kill("c1", "", 9)
+	if a, b := l.wait("c1", "e1"), l.wait("c1", ""); a != 137 || b != 137 {
+		t.Errorf("exit statuses %d and %d", a, b)
 	}
 	l.mustDelete("c1", "")
 }
