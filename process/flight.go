@@ -2,7 +2,11 @@ package process
 
 import (
 	"context"
+	"fmt"
+	"runtime/debug"
 	"sync"
+
+	"github.com/containerd/errdefs"
 
 	"holdfast/internal/reaper"
 )
@@ -41,7 +45,7 @@ func (f *flight) begin(work func() (reaper.Exit, error)) *outcome {
 	o := &outcome{done: make(chan struct{})}
 	f.now = o
 	go func() { // ends with work, whose every step is bounded
-		o.exit, o.err = work()
+		o.exit, o.err = survive(work)
 		if o.err != nil {
 			f.mu.Lock()
 			f.now = nil
@@ -50,4 +54,15 @@ func (f *flight) begin(work func() (reaper.Exit, error)) *outcome {
 		close(o.done)
 	}()
 	return o
+}
+
+// survive turns a panic of work into an error: nobody else would catch it, and it would end all
+// containers of the shim.
+func survive(work func() (reaper.Exit, error)) (exit reaper.Exit, err error) {
+	defer func() {
+		if cause := recover(); cause != nil {
+			err = fmt.Errorf("cannot delete: the shim has a bug (%v); report it: %s: %w", cause, debug.Stack(), errdefs.ErrInternal)
+		}
+	}()
+	return work()
 }
