@@ -83,11 +83,11 @@ type Container struct {
 }
 
 // limits bound runtime commands, so that one that hangs is killed and reported. A start is not
-// bounded, since it runs the container's hooks; writing or reading a checkpoint takes as long as
-// the memory of the container is large.
+// bounded, since it runs the container's hooks, until the init process has exited; writing or
+// reading a checkpoint takes as long as the memory of the container is large.
 var limits = map[Op]time.Duration{
 	Exec: 2 * time.Minute, Pause: 2 * time.Minute, Resume: 2 * time.Minute, Update: 2 * time.Minute,
-	Kill: 10 * time.Second, Delete: 2 * time.Minute, Checkpoint: 30 * time.Minute,
+	Kill: 10 * time.Second, Delete: 2 * time.Minute, Checkpoint: 30 * time.Minute, Exit: 2 * time.Minute,
 }
 
 // detach returns a context for a runtime command. The context of a request bounds how long we

@@ -17,11 +17,7 @@ import (
 
 // startInit lets the init process run the user's program, or restores it from its checkpoint.
 func (c *Container) startInit(ctx context.Context) (int, error) {
-	run := func() error {
-		limited, cancel := detach(ctx, Start)
-		defer cancel()
-		return c.cfg.Runtime.Start(limited)
-	}
+	run := func() error { return c.startCreated(ctx) }
 	commit := func() { c.cfg.Events.Append(&events.TaskStart{ContainerID: c.cfg.ID, Pid: c.pid()}) }
 	if c.cfg.Checkpoint != "" {
 		run = func() error { return c.restore(ctx) }
@@ -35,6 +31,29 @@ func (c *Container) startInit(ctx context.Context) (int, error) {
 		return 0, err
 	}
 	return c.init.info().Pid, nil
+}
+
+// startCreated has the runtime start the created init process. The turn is ours. The runtime's hooks
+// may take as long as they like while the init process lives; once it is dead its exit waits for
+// them, and with it everybody who waits for the task, so that has a limit.
+func (c *Container) startCreated(ctx context.Context) error {
+	limited, cancel := detach(ctx, Start)
+	defer cancel()
+	go func() { // ends with cancel at the latest
+		select {
+		case <-c.init.alive().Done():
+		case <-limited.Done():
+			return
+		}
+		timer := time.NewTimer(limits[Exit])
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+			cancel()
+		case <-limited.Done():
+		}
+	}()
+	return c.cfg.Runtime.Start(limited)
 }
 
 func (c *Container) pid() uint32 { return uint32(c.init.info().Pid) } //nolint:gosec // positive, below 2^22
