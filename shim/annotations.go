@@ -16,13 +16,9 @@ const (
 	containerAnnotation = "io.kubernetes.cri.container-type"
 )
 
-const (
-	// maxSpec bounds what is read of a config.json. containerd passes specs in messages of at most
-	// 16 MiB.
-	maxSpec = 64 << 20
-	// maxAnnotation bounds one key or value that we keep. All we look for are ids.
-	maxAnnotation = 64 << 10
-)
+// maxSpec bounds what is read of a config.json. containerd passes specs in messages of at most
+// 16 MiB.
+const maxSpec = 64 << 20
 
 // annotations are the few of a spec that the shim looks at, absent ones being "".
 type annotations struct {

@@ -4,15 +4,12 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"net"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/containerd/containerd/api/events"
-	eventsapi "github.com/containerd/containerd/api/services/ttrpc/events/v1"
 	"github.com/containerd/containerd/api/types"
-	"github.com/containerd/ttrpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
@@ -37,22 +34,28 @@ var topics = map[string]string{
 func name(m proto.Message) string { return string(m.ProtoReflect().Descriptor().FullName()) }
 
 const (
-	namespaceKey = "containerd-namespace-ttrpc" // metadata of every call (contract 3.1)
-	dialLimit    = 5 * time.Second
-	forwardLimit = 5 * time.Second // of one attempt, as containerd's own shim has it
 	firstPause   = 100 * time.Millisecond
 	longestPause = 5 * time.Second
+	// returnTime is how long after the manager's return its own subscribers may take to come back.
+	// dockerd does not ask what it has missed: an exit that was sent 8 ms too early left its
+	// container "Up" for ever (managers.md, surprise 2).
+	returnTime = 2 * time.Second
 )
 
 // EventLog holds the events of all containers of the shim until the manager has taken them. There
 // is one queue and one sender: the head is tried until it is taken and nothing overtakes it, so
 // the order of Append is the order on the wire, however long the manager is away. Nothing is
 // dropped, except what the manager refuses as invalid, and what is left at Close.
+//
+// When the manager has been away, what waits is held back a little longer, until those who listen
+// to the manager can have come back too.
 type EventLog struct {
 	address   string
+	hold      time.Duration // returnTime, except in tests
 	namespace string
 	log       *slog.Logger
 	wake      chan struct{} // holds a token when there may be something to do
+	hurry     chan struct{} // holds a token when Close has begun: no time to pause
 	quit      chan struct{} // closed by Close when its time is up
 	done      chan struct{} // closed by the sender
 
@@ -64,9 +67,14 @@ type EventLog struct {
 // NewEventLog returns a log that sends to the manager's ttrpc socket at address. Without an
 // address there is nobody to tell, and events are dropped (CRI-O: managers.md).
 func NewEventLog(address, namespace string, log *slog.Logger) *EventLog {
+	return newEventLog(address, namespace, log, returnTime)
+}
+
+func newEventLog(address, namespace string, log *slog.Logger, hold time.Duration) *EventLog {
 	l := &EventLog{
-		address: strings.TrimPrefix(address, "unix://"), namespace: namespace, log: log,
-		wake: make(chan struct{}, 1), quit: make(chan struct{}), done: make(chan struct{}),
+		address: strings.TrimPrefix(address, "unix://"), namespace: namespace, log: log, hold: hold,
+		wake: make(chan struct{}, 1), hurry: make(chan struct{}, 1), quit: make(chan struct{}),
+		done: make(chan struct{}),
 	}
 	if l.address == "" {
 		log.Debug("no address for events: they are dropped")
@@ -120,6 +128,7 @@ func (l *EventLog) Close(ctx context.Context) int {
 	l.mu.Lock()
 	l.closing = true
 	l.mu.Unlock()
+	l.hurry <- struct{}{}
 	l.poke()
 	select {
 	case <-l.done:
@@ -157,108 +166,80 @@ func (l *EventLog) drop() {
 // send is the one sender.
 func (l *EventLog) send() {
 	defer close(l.done)
-	var to sink
+	to := sink{address: l.address, namespace: l.namespace}
 	defer to.close()
 	pause := firstPause
-	for {
+	for more := true; more; {
 		e, last := l.head()
 		switch {
 		case last:
 			return
-		case e == nil:
-			if !l.idle() {
-				return
-			}
-			continue
-		}
-		err := to.forward(l.address, l.namespace, e)
-		switch {
-		case err == nil:
-			pause = firstPause
-			l.drop()
-		case status.Code(err) == codes.InvalidArgument:
-			l.log.Error("event refused by the manager", "topic", e.GetTopic(), "err", err)
-			l.drop()
+		case e == nil && !to.away:
+			more = l.idle(to.lost)
 		default:
-			l.log.Debug("event not sent yet", "topic", e.GetTopic(), "err", err)
-			if !l.pause(pause) {
-				return
+			err := l.attempt(&to, e)
+			if err == nil {
+				pause = firstPause
+				continue
 			}
+			l.log.Debug("manager not reached", "topic", e.GetTopic(), "err", err)
+			var hurried bool
+			more, hurried = l.pause(pause)
 			pause = min(2*pause, longestPause)
+			if hurried {
+				pause = firstPause
+			}
 		}
 	}
 }
 
-// idle waits for an event, and returns false when the time of Close is up.
-func (l *EventLog) idle() bool {
+// attempt tries once to hand over e. Without an event it only finds out whether the manager is
+// there again.
+func (l *EventLog) attempt(to *sink, e *types.Envelope) error {
+	returned, err := to.connect()
+	if err != nil {
+		return err
+	}
+	if returned {
+		l.pause(l.hold)
+	}
+	if e == nil {
+		return nil
+	}
+	err = to.forward(e)
+	if status.Code(err) == codes.InvalidArgument {
+		l.log.Error("event refused by the manager", "topic", e.GetTopic(), "err", err)
+		err = nil
+	}
+	if err == nil {
+		l.drop()
+	}
+	return err
+}
+
+// idle waits for an event or the loss of the connection, and returns false when the time of Close
+// is up.
+func (l *EventLog) idle(lost <-chan struct{}) bool {
 	select {
 	case <-l.wake:
+		return true
+	case <-lost:
 		return true
 	case <-l.quit:
 		return false
 	}
 }
 
-// pause waits for d, and returns false when the time of Close is up.
-func (l *EventLog) pause(d time.Duration) bool {
+// pause waits for d, or until Close begins. more is false when the time of Close is up.
+func (l *EventLog) pause(d time.Duration) (more, hurried bool) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
-		return true
+		return true, false
+	case <-l.hurry:
+		return true, true
 	case <-l.quit:
-		return false
-	}
-}
-
-// sink is the connection to the manager's events service, which is made when it is needed.
-type sink struct {
-	client *ttrpc.Client
-}
-
-// forward makes one attempt to hand over e, and a second one if the connection turns out to be an
-// old one that the manager has closed meanwhile.
-func (s *sink) forward(address, namespace string, e *types.Envelope) error {
-	old := s.client != nil
-	err := s.try(address, namespace, e)
-	if err != nil && old && s.client == nil {
-		err = s.try(address, namespace, e)
-	}
-	return err
-}
-
-func (s *sink) try(address, namespace string, e *types.Envelope) error {
-	if s.client == nil {
-		conn, err := net.DialTimeout("unix", address, dialLimit)
-		if err != nil {
-			return err
-		}
-		s.client = ttrpc.NewClient(conn)
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), forwardLimit)
-	defer cancel()
-	// A peer that does not read leaves the client stuck in write(2), where it does not look at
-	// the context; closing the connection frees it.
-	client := s.client
-	stop := context.AfterFunc(ctx, func() { _ = client.Close() })
-	defer stop()
-	ctx = ttrpc.WithMetadata(ctx, ttrpc.MD{namespaceKey: []string{namespace}})
-	_, err := eventsapi.NewTTRPCEventsClient(client).Forward(ctx, &eventsapi.ForwardRequest{Envelope: e})
-	if err != nil && !answered(err) {
-		s.close()
-	}
-	return err
-}
-
-// answered tells that the manager itself has said err.
-func answered(err error) bool {
-	_, ok := status.FromError(err)
-	return ok && status.Code(err) != codes.DeadlineExceeded
-}
-
-func (s *sink) close() {
-	if s.client != nil {
-		_ = s.client.Close() // there is nothing to lose in it
-		s.client = nil
+		return false, false
 	}
 }

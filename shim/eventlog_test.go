@@ -27,7 +27,7 @@ func shortDir(t *testing.T) string {
 }
 
 func newTestLog(t *testing.T, address string) *EventLog {
-	return NewEventLog(address, "test", slog.New(slog.NewTextHandler(t.Output(), nil)))
+	return newEventLog(address, "test", slog.New(slog.NewTextHandler(t.Output(), nil)), time.Millisecond)
 }
 
 // closeLog closes l and returns how many events were lost.
@@ -114,6 +114,42 @@ func TestEventsArriveOnceAndInOrderWhateverTheManagerDoes(t *testing.T) {
 	}
 }
 
+// TestWhatWaitedIsHeldBackForSubscribers: dockerd missed the exit of a container when it arrived a
+// few milliseconds before dockerd had subscribed again.
+func TestWhatWaitedIsHeldBackForSubscribers(t *testing.T) {
+	for name, idle := range map[string]bool{"event while it is away": false, "event after its return": true} {
+		t.Run(name, func(t *testing.T) {
+			const hold = 300 * time.Millisecond
+			server, err := client.ListenEvents(filepath.Join(shortDir(t), "e.sock"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer server.Close()
+			l := newEventLog(server.Address(), "test", slog.New(slog.NewTextHandler(t.Output(), nil)), hold)
+			numbered(l, 0, 1)
+			waitFor(t, server, "0")
+			server.Away(false)
+			if !idle {
+				numbered(l, 1, 1)
+			}
+			back := time.Now()
+			if err := server.Back(); err != nil {
+				t.Fatal(err)
+			}
+			if idle {
+				numbered(l, 1, 1)
+			}
+			waitFor(t, server, "1")
+			if took := time.Since(back); took < hold {
+				t.Errorf("sent %v after the manager's return, want %v at least", took, hold)
+			}
+			if lost := closeLog(t, l, 5*time.Second); lost != 0 {
+				t.Errorf("%d events lost", lost)
+			}
+		})
+	}
+}
+
 func TestAppendNeverBlocksAndCloseReportsWhatIsLost(t *testing.T) {
 	l := newTestLog(t, "/no/such/socket")
 	var wg sync.WaitGroup
@@ -162,5 +198,24 @@ func TestEveryEventHasItsTopic(t *testing.T) {
 	}
 	if len(topics) != 10 {
 		t.Errorf("%d topics", len(topics))
+	}
+}
+
+// A manager that had just come back lost the last events, since the sender slept through Close.
+func TestCloseTriesAtOnceHoweverLongTheManagerWasAway(t *testing.T) {
+	path := filepath.Join(shortDir(t), "e.sock")
+	server, err := client.ListenEvents(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(server.Close)
+	server.Fault(client.Refused, -1)
+	l := newTestLog(t, path)
+	numbered(l, 1, 1)
+	eventually(t, "the sender has come to long pauses", func() bool { return len(server.Arrivals()) >= 5 })
+	server.Fault(client.Accepted, 0)
+	// The pause that has begun lasts 1.6 s.
+	if lost := closeLog(t, l, time.Second); lost != 0 {
+		t.Errorf("%d events lost", lost)
 	}
 }

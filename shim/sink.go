@@ -1,0 +1,83 @@
+package shim
+
+import (
+	"context"
+	"net"
+	"time"
+
+	eventsapi "github.com/containerd/containerd/api/services/ttrpc/events/v1"
+	"github.com/containerd/containerd/api/types"
+	"github.com/containerd/ttrpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+const (
+	namespaceKey = "containerd-namespace-ttrpc" // metadata of every call (contract 3.1)
+	dialLimit    = 5 * time.Second
+	forwardLimit = 5 * time.Second // of one attempt, as containerd's own shim has it
+)
+
+// sink is the connection to the manager's events service. It belongs to the sender of an EventLog.
+type sink struct {
+	address, namespace string
+
+	client *ttrpc.Client // nil when not connected
+	lost   chan struct{} // closed when the connection of client has ended; nil without one
+	away   bool          // the manager was there once and is not, or could not be reached
+}
+
+// connect makes a connection unless there is one. returned tells that the manager had been away.
+func (s *sink) connect() (returned bool, err error) {
+	select {
+	case <-s.lost: // never, if nil
+		s.close()
+		s.away = true
+	default:
+	}
+	if s.client != nil {
+		return false, nil
+	}
+	conn, err := net.DialTimeout("unix", s.address, dialLimit)
+	if err != nil {
+		s.away = true
+		return false, err
+	}
+	lost := make(chan struct{})
+	s.lost = lost
+	s.client = ttrpc.NewClient(conn, ttrpc.WithOnClose(func() { close(lost) }))
+	returned, s.away = s.away, false
+	return returned, nil
+}
+
+// forward hands over e. After an error that the manager did not give itself the connection is
+// closed.
+func (s *sink) forward(e *types.Envelope) error {
+	ctx, cancel := context.WithTimeout(context.Background(), forwardLimit)
+	defer cancel()
+	// A peer that does not read leaves the client stuck in write(2), where it does not look at
+	// the context; closing the connection frees it.
+	client := s.client
+	stop := context.AfterFunc(ctx, func() { _ = client.Close() })
+	defer stop()
+	ctx = ttrpc.WithMetadata(ctx, ttrpc.MD{namespaceKey: []string{s.namespace}})
+	_, err := eventsapi.NewTTRPCEventsClient(client).Forward(ctx, &eventsapi.ForwardRequest{Envelope: e})
+	if err != nil && !answered(err) {
+		s.close()
+		s.away = true
+	}
+	return err
+}
+
+// answered tells that the manager itself has said err.
+func answered(err error) bool {
+	_, ok := status.FromError(err)
+	return ok && status.Code(err) != codes.DeadlineExceeded
+}
+
+func (s *sink) close() {
+	if s.client != nil {
+		_ = s.client.Close() // there is nothing to lose in it
+	}
+	s.client, s.lost = nil, nil
+}
