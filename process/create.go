@@ -63,6 +63,9 @@ func (c *Container) create(ctx context.Context, undo *undoList) error {
 	if c.spec, err = runc.ReadSpec(c.cfg.Bundle); err != nil {
 		return fmt.Errorf("cannot create task %s: %w; give the bundle a config.json of the runtime specification: %w", c.cfg.ID, err, errdefs.ErrInvalidArgument)
 	}
+	if err := forgetExit(c.cfg.Bundle); err != nil {
+		return fmt.Errorf("create task %s: %w", c.cfg.ID, err)
+	}
 	if err := c.mountRootfs(ctx, undo); err != nil {
 		return err
 	}
@@ -144,6 +147,10 @@ func (c *Container) createInit(ctx context.Context, io *stdio.IO, undo *undoList
 	}
 	c.init.born(child)
 	c.watchMemory(child)
+	undo.add(func() error {
+		c.watch.Close()
+		return nil
+	})
 	return nil
 }
 

@@ -172,9 +172,9 @@ func (c *Container) abandon() {
 	}
 }
 
-// killedForMemory logs an OOM kill, and leaves the file by which CRI-O learns of it (managers.md).
+// killedForMemory logs an OOM kill, and leaves a file that says so.
 func (c *Container) killedForMemory() {
-	path := filepath.Join(c.cfg.Bundle, "oom")
+	path := filepath.Join(c.cfg.Bundle, oomFile)
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
 		c.cfg.Log.Warn("OOM kill not recorded", "task", c.cfg.ID, "err", err)
 	}

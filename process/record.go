@@ -2,12 +2,20 @@ package process
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
 
 	"holdfast/internal/reaper"
+)
+
+// Files in the bundle that tell how the container has ended.
+const (
+	exitFile = "exit.json"
+	oomFile  = "oom" // its being there says it: CRI-O has no other way to learn of it (managers.md)
 )
 
 // exitRecord is exit.json in the bundle, as containerd's own shim 2.4 writes and reads it
@@ -25,13 +33,24 @@ func writeExitRecord(bundle string, pid int, exit reaper.Exit) error {
 	if err != nil {
 		return fmt.Errorf("encode exit record: %w", err)
 	}
-	path := filepath.Join(bundle, "exit.json")
+	path := filepath.Join(bundle, exitFile)
 	tmp := path + ".tmp"
 	if err := os.WriteFile(tmp, content, 0o600); err != nil {
 		return fmt.Errorf("write exit record: %w", err)
 	}
 	if err := os.Rename(tmp, path); err != nil {
 		return fmt.Errorf("write exit record: %w", err)
+	}
+	return nil
+}
+
+// forgetExit removes what an earlier container in the same bundle has left, or it would be taken for
+// the end of the next one.
+func forgetExit(bundle string) error {
+	for _, name := range []string{exitFile, oomFile} {
+		if err := os.Remove(filepath.Join(bundle, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("remove an old exit record: %w", err)
+		}
 	}
 	return nil
 }
