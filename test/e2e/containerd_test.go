@@ -38,10 +38,24 @@ type containerd struct {
 // An option changes a containerd before it is started.
 type option func(*containerd)
 
-// isolate runs containerd, and so its shims and containers, in a mount namespace of its own
-// without /sys/fs/cgroup/unified. Debian 12's crun refuses to work on a host with cgroup v1 whose
+// isolate runs containerd, and so its shims and containers, in a mount namespace of its own where
+// a host with cgroup v1 has no /sys/fs/cgroup/unified: Debian 12's crun refuses to work where the
 // v2 part has controllers too.
 func isolate(c *containerd) { c.isolated = true }
+
+// withoutUnified mounts a new /sys/fs/cgroup without unified, and runs its arguments. New, since crun
+// then writes a file cgroup.procs to where it believes the v2 hierarchy is, for all to see.
+const withoutUnified = `set -e
+if mountpoint -q /sys/fs/cgroup/unified; then
+	mount -t tmpfs cgroup /mnt
+	for v1 in /sys/fs/cgroup/*/cgroup.procs; do
+		name=$(basename "${v1%/cgroup.procs}")
+		[ "$name" = unified ] || { mkdir "/mnt/$name"; mount --bind "${v1%/cgroup.procs}" "/mnt/$name"; }
+	done
+	umount -l -R /sys/fs/cgroup
+	mount --move /mnt /sys/fs/cgroup
+fi
+exec "$@"`
 
 // crashes says that the test kills shims. What a shim's end leaves out containerd makes up, and
 // some of it twice (contract 2.3), so that the order of the events is not checked.
@@ -149,8 +163,7 @@ func (c *containerd) start(t *testing.T) {
 
 	args := []string{c.tool("containerd"), "--config", filepath.Join(c.dir, "config.toml")}
 	if c.isolated {
-		script := `mountpoint -q /sys/fs/cgroup/unified && umount /sys/fs/cgroup/unified; exec "$@"`
-		args = append([]string{"unshare", "-m", "sh", "-c", script, "sh"}, args...)
+		args = append([]string{"unshare", "-m", "sh", "-c", withoutUnified, "sh"}, args...)
 	}
 	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Dir = c.dir
