@@ -32,8 +32,9 @@ func serve(ctx context.Context, p DaemonParams) error {
 	}
 	slog.SetDefault(log) // for ttrpc, which has no logger of its own
 	signals := make(chan os.Signal, 16)
-	// SIGPIPE is caught so that a log nobody reads does not kill us (contract T10).
-	signal.Notify(signals, unix.SIGTERM, unix.SIGINT, unix.SIGPIPE, unix.SIGUSR1)
+	// SIGPIPE is caught so that a log nobody reads does not kill us (contract T10), SIGHUP because
+	// no terminal that hangs up is ours.
+	signal.Notify(signals, unix.SIGTERM, unix.SIGINT, unix.SIGPIPE, unix.SIGHUP, unix.SIGUSR1)
 	if err := reaper.Init(); err != nil {
 		return errors.Join(err, p.RemoveSocket())
 	}

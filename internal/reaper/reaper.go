@@ -29,14 +29,16 @@ type registry struct {
 
 // Init makes this process the one that orphaned descendants become children of
 // (prctl(2), PR_SET_CHILD_SUBREAPER) and begins to collect exits. Descriptors that we inherited
-// ourselves are marked close-on-exec, so that no child gets them. Init is called before any other
-// function of the package; later calls return what the first one did.
+// ourselves are marked close-on-exec, so that no child gets them, and signals that we were told to
+// ignore are not ignored by children. Init is called before any other function of the package;
+// later calls return what the first one did.
 func Init() error {
 	table.once.Do(func() {
 		if err := sealDescriptors(); err != nil {
 			table.err = err
 			return
 		}
+		catchIgnored()
 		// The handler first: a child that dies in between must wake us.
 		wake := make(chan os.Signal, 1)
 		signal.Notify(wake, unix.SIGCHLD)

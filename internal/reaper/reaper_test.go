@@ -20,6 +20,8 @@ func TestMain(m *testing.M) {
 	switch os.Getenv("REAPER_TEST_ROLE") {
 	case "runtime":
 		leaveChild()
+	case "nohup":
+		hangUp()
 	case "child":
 		status, _ := strconv.Atoi(os.Getenv("REAPER_TEST_STATUS"))
 		os.Exit(status)
@@ -29,6 +31,50 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	os.Exit(m.Run())
+}
+
+// hangUp prints how a child ends that is sent SIGHUP.
+func hangUp() {
+	if err := Init(); err != nil {
+		os.Exit(113)
+	}
+	c, err := Start(&Command{Path: "sleep", Args: []string{"5"}})
+	if err != nil {
+		os.Exit(114)
+	}
+	if err := c.Signal(syscall.SIGHUP); err != nil {
+		os.Exit(115)
+	}
+	<-c.Done()
+	fmt.Print(c.Exit().Status)
+	os.Exit(0)
+}
+
+func TestChildrenDoNotIgnoreWhatWeWereToldToIgnore(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	c, err := Start(&Command{
+		Path: "/bin/sh", Args: []string{"-c", "trap '' HUP; exec " + self}, Files: []*os.File{nil, w},
+		Env: append(os.Environ(), "REAPER_TEST_ROLE=nohup", "GORACE=atexit_sleep_ms=0"),
+	})
+	w.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := io.ReadAll(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if waitDone(t, c); string(out) != "129" {
+		t.Errorf("the child ended with %s, want 129, that of SIGHUP", out)
+	}
 }
 
 func leaveChild() {

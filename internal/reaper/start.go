@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"math"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"runtime"
 	"strconv"
@@ -131,4 +132,16 @@ func sealDescriptors() error {
 		}
 	}
 	return nil
+}
+
+// catchIgnored catches the signals that whoever started us has us ignore, as nohup(1) does, and
+// drops them. We still ignore them, but exec resets a caught signal to its default, so that a
+// container does not ignore the hang-up of its terminal. Other signals than these Go catches
+// anyway.
+func catchIgnored() {
+	for _, sig := range []os.Signal{syscall.SIGHUP, syscall.SIGINT} {
+		if signal.Ignored(sig) {
+			signal.Notify(make(chan os.Signal, 1), sig)
+		}
+	}
 }
