@@ -111,7 +111,7 @@ func TestManyShortExecs(t *testing.T) {
 		}, 7)
 	})
 	t.Run("real", func(t *testing.T) {
-		shortExecs(newLab(t, labConfig{bundle: sleeper()}), amount(t, execsVariable, 1000), func(*lab) {}, 0)
+		shortExecs(newLab(t, labConfig{bundle: sleeper()}), amount(t, execsVariable, 500), func(*lab) {}, 0)
 	})
 }
 
@@ -160,7 +160,7 @@ func (l *lab) unchanged(before leak.Census) {
 
 func TestManyCycles(t *testing.T) {
 	scripted(t, func(t *testing.T) { cycles(t, fake(), amount(t, cyclesVariable, 1000)) })
-	t.Run("real", func(t *testing.T) { cycles(t, nil, amount(t, cyclesVariable, 200)) })
+	t.Run("real", func(t *testing.T) { cycles(t, nil, amount(t, cyclesVariable, 100)) })
 }
 
 // cycles creates, starts, kills and deletes containers beside others in one shim.
