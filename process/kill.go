@@ -47,7 +47,7 @@ func (c *Container) Kill(ctx context.Context, exec string, sig syscall.Signal, a
 		return err
 	}
 	if sig == killSignal && exec == "" {
-		return c.thaw()
+		c.thaw()
 	}
 	return nil
 }
@@ -64,17 +64,17 @@ func (c *Container) signal(child *reaper.Child, sig syscall.Signal) error {
 }
 
 // thaw lets a killed but frozen process die. A container may have been frozen behind our back; one
-// that has no control group of its own cannot be.
-func (c *Container) thaw() error {
+// that has no control group of its own cannot be. The signal is sent by now, so Kill has not failed
+// if this does.
+func (c *Container) thaw() {
 	group := c.cgroup()
 	if group == nil {
-		return nil
+		return
 	}
 	err := group.Thaw()
-	if err == nil || errors.Is(err, errdefs.ErrNotFound) || errors.Is(err, cgroup.ErrShared) {
-		return nil
+	if err != nil && !errors.Is(err, errdefs.ErrNotFound) && !errors.Is(err, cgroup.ErrShared) {
+		c.cfg.Log.Warn("killed task not thawed; it dies when it is", "task", c.cfg.ID, "err", err)
 	}
-	return fmt.Errorf("thaw task %s: %w", c.cfg.ID, err)
 }
 
 // killAll sends sig to all processes of the container: by its control group, or where it has

@@ -2,6 +2,7 @@ package process
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"github.com/containerd/containerd/api/events"
+	"github.com/containerd/errdefs"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -150,7 +152,8 @@ func (c *Container) thawDead(ctx context.Context) {
 	if group == nil {
 		return
 	}
-	if err := group.Thaw(); err != nil {
+	// A group that has gone, as a systemd scope does at once, has nobody left to thaw.
+	if err := group.Thaw(); err != nil && !errors.Is(err, errdefs.ErrNotFound) {
 		limited, cancel := detach(ctx, Resume)
 		defer cancel()
 		if err2 := c.cfg.Runtime.Resume(limited); err2 != nil {
