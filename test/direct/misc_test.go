@@ -139,7 +139,7 @@ func (l *lab) limitFile(id string) string {
 
 func TestOOMIsToldBeforeTheExit(t *testing.T) {
 	const rounds = 20
-	cfg := client.BundleConfig{Args: []string{"/usr/bin/tail", "/dev/zero"}, MemoryLimit: 12 << 20}
+	cfg := client.BundleConfig{Args: []string{"/usr/bin/tail", "/dev/zero"}, MemoryLimit: 48 << 20} // runc needs some itself
 	l := newLab(t, labConfig{bundle: cfg})
 	for round := range rounds {
 		l.run("c1", nil)
