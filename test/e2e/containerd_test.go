@@ -6,7 +6,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -32,7 +34,9 @@ type containerd struct {
 
 	daemon *exec.Cmd // nil while stopped
 	exited chan struct{}
-	ids    []string // of all containers ever named here
+
+	mu  sync.Mutex // guards what follows
+	ids []string   // of all containers ever named here
 }
 
 // An option changes a containerd before it is started.
@@ -61,6 +65,19 @@ exec "$@"`
 // some of it twice (contract 2.3), so that the order of the events is not checked.
 func crashes(c *containerd) { c.crashes = true }
 
+// running holds every containerd that a test is using.
+var running sync.Map
+
+// abandon stops and removes everything at once: somebody has interrupted the tests.
+func abandon() {
+	running.Range(func(c, _ any) bool {
+		if err := c.(*containerd).clean(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+		}
+		return true
+	})
+}
+
 // count makes names unique within this process.
 var count atomic.Int64
 
@@ -81,7 +98,11 @@ func launch(t *testing.T, version string, options ...option) *containerd {
 	for _, set := range options {
 		set(c)
 	}
-	t.Cleanup(func() { c.finish(t) })
+	running.Store(c, nil)
+	t.Cleanup(func() {
+		c.finish(t)
+		running.Delete(c)
+	})
 	c.install(t)
 	c.configure(t)
 	c.conn, err = grpc.NewClient("unix://"+c.socket,
@@ -219,8 +240,17 @@ func (c *containerd) end(t *testing.T, sig syscall.Signal) {
 // id returns a container id that nobody has used.
 func (c *containerd) id() string {
 	id := fmt.Sprintf("c%d", count.Add(1))
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.ids = append(c.ids, id)
 	return id
+}
+
+// named returns all ids so far.
+func (c *containerd) named() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.ids)
 }
 
 // bundle returns the directory of a container's bundle.
@@ -245,7 +275,9 @@ func (c *containerd) finish(t *testing.T) {
 	if t.Failed() {
 		t.Logf("end of the log of containerd %s:\n%s", c.version, c.tail())
 	}
-	c.clean(t)
+	if err := c.clean(); err != nil {
+		t.Error(err)
+	}
 }
 
 // tail returns the last lines of containerd's log, which holds the shims' logs too.

@@ -41,7 +41,7 @@ func (c *containerd) leftovers() error {
 			all = append(all, fmt.Errorf("%s is left", path))
 		}
 	}
-	for _, id := range c.ids {
+	for _, id := range c.named() {
 		socket := c.shimSocket(id)
 		if _, err := os.Lstat(socket); err == nil {
 			all = append(all, fmt.Errorf("the shim's socket %s of %s is left", socket, id))
@@ -82,37 +82,35 @@ func (c *containerd) shims() []int {
 	})
 }
 
-// clean removes what is left, wanted or not, so that a failure stays with its test.
-func (c *containerd) clean(t *testing.T) {
-	for _, pid := range c.shims() {
+// clean ends and removes what is left, wanted or not, so that a failure stays with its test.
+func (c *containerd) clean() error {
+	left := append(c.shims(), processes(func(args []string) bool {
+		return slices.Contains(args, filepath.Join(c.dir, "config.toml"))
+	})...)
+	for _, pid := range left {
 		_ = syscall.Kill(pid, syscall.SIGKILL)
 	}
 	groups, err := filepath.Glob(filepath.Join("/sys/fs/cgroup/*", c.namespace))
 	if err != nil {
-		t.Error(err)
+		return err
 	}
-	groups = append(groups, filepath.Join("/sys/fs/cgroup", c.namespace))
-	for _, group := range groups {
+	for _, group := range append(groups, filepath.Join("/sys/fs/cgroup", c.namespace)) {
 		removeGroup(group)
 	}
 	info, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
-		t.Error(err)
+		return err
 	}
 	for line := range strings.Lines(string(info)) {
 		if at := strings.Fields(line)[4]; strings.HasPrefix(at, c.dir+"/") {
 			_ = syscall.Unmount(at, syscall.MNT_DETACH)
 		}
 	}
-	for _, id := range c.ids {
+	for _, id := range c.named() {
 		_ = os.Remove(c.shimSocket(id))
 	}
-	if err := os.RemoveAll(filepath.Join("/run/containerd/runc", c.namespace)); err != nil {
-		t.Error(err)
-	}
-	if err := os.RemoveAll(c.dir); err != nil {
-		t.Error(err)
-	}
+	return errors.Join(os.RemoveAll(filepath.Join("/run/containerd/runc", c.namespace)),
+		os.RemoveAll(c.dir))
 }
 
 // removeGroup kills what is in a cgroup and below, and removes it. What a live process keeps

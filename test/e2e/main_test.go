@@ -4,8 +4,10 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -45,6 +47,14 @@ func run(m *testing.M) (int, error) {
 		return 0, err
 	}
 	defer os.RemoveAll(dir)
+	interrupted := make(chan os.Signal, 1)
+	signal.Notify(interrupted, os.Interrupt, syscall.SIGTERM)
+	go func() { // ends with the process
+		<-interrupted
+		abandon()
+		_ = os.RemoveAll(dir)
+		os.Exit(130)
+	}()
 
 	built.image = filepath.Join(dir, "image.tar")
 	if err := writeImage(built.image); err != nil {
