@@ -5,7 +5,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"time"
@@ -142,16 +141,20 @@ func lockDir(dir string) (unlock func(), err error) {
 	}
 }
 
-// isDead tells whether nobody listens on path. A daemon that is alive but stuck is not dead.
+// isDead tells whether nobody listens on path. A daemon that is alive but stuck is not dead: a
+// connection is made by the kernel, at once, or refused with EAGAIN while the queue is full.
 func isDead(path string) (bool, error) {
-	conn, err := net.DialTimeout("unix", path, connectLimit)
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return false, fmt.Errorf("make a socket: %w", err)
+	}
+	defer unix.Close(fd) //nolint:errcheck // nothing was written
+	err = unix.Connect(fd, &unix.SockaddrUnix{Name: path})
 	switch {
-	case err == nil:
-		return false, conn.Close()
+	case err == nil, errors.Is(err, unix.EAGAIN):
+		return false, nil
 	case errors.Is(err, unix.ECONNREFUSED), errors.Is(err, unix.ENOENT):
 		return true, nil
-	case errors.Is(err, unix.EAGAIN), errors.Is(err, os.ErrDeadlineExceeded):
-		return false, nil // its queue is full
 	}
 	return false, fmt.Errorf("connect to %s: %w", path, err)
 }
