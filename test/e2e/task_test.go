@@ -97,10 +97,18 @@ func testRunTerminal(t *testing.T, c *containerd, r runtime) {
 		while ! read line; do :; done; echo "got $line"; exit 5`)
 	p.await(t, "/dev/pts/0\n")
 	p.await(t, "33 101\n")
-	if err := resize(p.master, 44, 122); err != nil {
-		t.Fatal(err)
-	}
-	p.await(t, "44 122\n")
+	// And a moment later it begins to listen for further ones, so the first may be missed.
+	columns := uint16(122)
+	eventually(t, func() error {
+		columns ^= 1
+		if err := resize(p.master, 44, columns); err != nil {
+			return err
+		}
+		if out := p.output(); !strings.Contains(out, "44 12") {
+			return fmt.Errorf("the terminal does not show 44 122 or 44 123 but %q", out)
+		}
+		return nil
+	})
 	p.enter(t, "hello")
 	p.await(t, "got hello\n")
 	if got := p.wait(t); got != 5 {
