@@ -55,8 +55,12 @@ func hybrid() bool {
 // withoutUnified returns a wrapper that runs the runtime where the v2 hierarchy is not mounted.
 func withoutUnified(t *testing.T, name string) string {
 	t.Helper()
+	script, err := filepath.Abs("../test/without-unified")
+	if err != nil {
+		t.Fatal(err)
+	}
 	path := filepath.Join(t.TempDir(), filepath.Base(name))
-	text := "#!/bin/sh\nexec unshare -m sh -c 'umount /sys/fs/cgroup/unified && exec " + name + " \"$@\"' " + name + " \"$@\"\n"
+	text := "#!/bin/sh\nexec " + script + " " + name + " \"$@\"\n"
 	if err := os.WriteFile(path, []byte(text), 0o700); err != nil {
 		t.Fatal(err)
 	}

@@ -239,9 +239,7 @@ func TestRuntimeCanBeChosen(t *testing.T) {
 	}
 	cmd, tmp := holdfast(t, deadline(t, runLimit), "run", "--runtime", "crun")
 	// crun refuses hosts that have controllers in the version 2 hierarchy beside those of version 1.
-	script := `! mountpoint -q /sys/fs/cgroup/unified || umount /sys/fs/cgroup/unified && exec "$@"`
-	wrapped := exec.CommandContext(deadline(t, runLimit), "unshare",
-		append([]string{"--mount", "--propagation", "private", "sh", "-c", script, "sh"}, cmd.Args...)...)
+	wrapped := exec.CommandContext(deadline(t, runLimit), "../../test/without-unified", cmd.Args...)
 	wrapped.Env = cmd.Env
 	out, err := wrapped.CombinedOutput()
 	if wrapped.ProcessState.ExitCode() != 7 || !strings.Contains(string(out), "pid       1\n") {

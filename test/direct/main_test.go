@@ -80,7 +80,7 @@ func TestCrun(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command("unshare", "-m", "sh", "testdata/without-unified.sh", self,
+	cmd := exec.Command("../without-unified", self,
 		"-test.v", "-test.run", "^("+strings.Join(withCrun, "|")+")$")
 	cmd.Env = append(os.Environ(), binariesVariable+"="+filepath.Dir(shimBinary), runtimeVariable+"=crun")
 	var out strings.Builder

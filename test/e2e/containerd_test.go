@@ -47,20 +47,6 @@ type option func(*containerd)
 // v2 part has controllers too.
 func isolate(c *containerd) { c.isolated = true }
 
-// withoutUnified mounts a new /sys/fs/cgroup without unified, and runs its arguments. New, since crun
-// then writes a file cgroup.procs to where it believes the v2 hierarchy is, for all to see.
-const withoutUnified = `set -e
-if mountpoint -q /sys/fs/cgroup/unified; then
-	mount -t tmpfs cgroup /mnt
-	for v1 in /sys/fs/cgroup/*/cgroup.procs; do
-		name=$(basename "${v1%/cgroup.procs}")
-		[ "$name" = unified ] || { mkdir "/mnt/$name"; mount --bind "${v1%/cgroup.procs}" "/mnt/$name"; }
-	done
-	umount -l -R /sys/fs/cgroup
-	mount --move /mnt /sys/fs/cgroup
-fi
-exec "$@"`
-
 // crashes says that the test kills shims. What a shim's end leaves out containerd makes up, and
 // some of it twice (contract 2.3), so that the order of the events is not checked.
 func crashes(c *containerd) { c.crashes = true }
@@ -184,7 +170,11 @@ func (c *containerd) start(t *testing.T) {
 
 	args := []string{c.tool("containerd"), "--config", filepath.Join(c.dir, "config.toml")}
 	if c.isolated {
-		args = append([]string{"unshare", "-m", "sh", "-c", withoutUnified, "sh"}, args...)
+		script, err := filepath.Abs("../without-unified")
+		if err != nil {
+			t.Fatal(err)
+		}
+		args = append([]string{script}, args...)
 	}
 	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Dir = c.dir

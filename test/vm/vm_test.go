@@ -70,6 +70,7 @@ func TestInMachine(t *testing.T) {
 	dir := t.TempDir()
 	run(t, ctx, root, "make", "-s", "build")
 	copyTo(t, dir, filepath.Join(root, "bin", "containerd-shim-holdfast-v2"))
+	copyTo(t, dir, filepath.Join(root, "test", "without-unified")) // tests look for it above them
 	containerd := strings.TrimSpace(run(t, ctx, root, "test/build-containerd"))
 	for _, program := range []string{"containerd", "ctr"} {
 		copyTo(t, dir, filepath.Join(containerd, program))
