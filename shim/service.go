@@ -239,8 +239,7 @@ func (s *Service) Create(ctx context.Context, r *task.CreateTaskRequest) (*task.
 	if err != nil {
 		return nil, err
 	}
-	c, err := s.create(ctx, r)
-	s.settle(r.GetID(), e, c)
+	c, err := s.createAndSettle(ctx, r, e)
 	if err != nil && ctx.Err() != nil {
 		return nil, fmt.Errorf("cannot create task %s: it was deleted meanwhile: %w", r.GetID(), errdefs.ErrAborted)
 	}
@@ -253,6 +252,12 @@ func (s *Service) Create(ctx context.Context, r *task.CreateTaskRequest) (*task.
 	}
 	s.log.Info("task created", "task", r.GetID(), "pid", info.Pid)
 	return &task.CreateTaskResponse{Pid: number(info.Pid)}, nil
+}
+
+// createAndSettle ends the reservation e whatever happens: after a panic, too, the id is free again.
+func (s *Service) createAndSettle(ctx context.Context, r *task.CreateTaskRequest, e *entry) (c *process.Container, err error) {
+	defer func() { s.settle(r.GetID(), e, c) }()
+	return s.create(ctx, r)
 }
 
 func (s *Service) create(ctx context.Context, r *task.CreateTaskRequest) (*process.Container, error) {
