@@ -115,30 +115,43 @@ func TestTerminalInput(t *testing.T) {
 	same(t, got.all(t), want)
 }
 
-func TestPendingTerminalOutputSurvivesCloseStdin(t *testing.T) {
+// TestTerminalHangsUpWhenItsInputHasEnded: the shell of a "kubectl exec -it" whose client had gone
+// lived on until its container ended. What the process has said by then must not be lost.
+func TestTerminalHangsUpWhenItsInputHasEnded(t *testing.T) {
 	census(t)
-	in, out, more := mkfifo(t, "in"), mkfifo(t, "out"), mkfifo(t, "more")
+	in, out := mkfifo(t, "in"), mkfifo(t, "out")
 	s := openIO(t, Config{Stdin: in, Stdout: out, Terminal: true})
 	got := read(t, out, true)
 	w := client(t, in, unix.O_WRONLY)
-	c := shTTY(t, s, "seq 100000; read x <"+more+"; seq 100000")
+	c := shTTY(t, s, "trap 'exit 42' HUP; seq 100000; sleep 0.3; seq 100000; while :; do sleep 0.05; done")
 	w.Close()
 	for range 2 {
 		if err := s.CloseStdin(); err != nil {
 			t.Fatal(err)
 		}
 	}
-	next, err := os.OpenFile(more, os.O_RDWR, 0)
-	if err != nil {
+	exit(t, s, c)
+	if status := c.Exit().Status; status != 42 {
+		t.Errorf("the process ended with %d, want 42, that of its trap for SIGHUP", status)
+	}
+	same(t, got.all(t), append(numbers(100000), numbers(100000)...))
+}
+
+// TestTerminalWithoutInputDoesNotHangUp: nobody has ended what was not there.
+func TestTerminalWithoutInputDoesNotHangUp(t *testing.T) {
+	census(t)
+	out := mkfifo(t, "out")
+	s := openIO(t, Config{Stdout: out, Terminal: true})
+	got := read(t, out, true)
+	c := shTTY(t, s, "sleep 1.5; echo done")
+	if err := s.CloseStdin(); err != nil {
 		t.Fatal(err)
 	}
-	defer next.Close()
-	fmt.Fprintln(next)
 	exit(t, s, c)
 	if status := c.Exit().Status; status != 0 {
 		t.Errorf("the process ended with %d", status)
 	}
-	same(t, got.all(t), append(numbers(100000), numbers(100000)...))
+	same(t, got.all(t), []byte("done\n"))
 }
 
 func TestHangUpIsNotTheEndBeforeExit(t *testing.T) {

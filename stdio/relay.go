@@ -17,6 +17,9 @@ const (
 	pipeBuf = 4096
 	// chunk is the most that one splice moves; the kernel moves what is there.
 	chunk = 1 << 20
+	// quietTime is how long a process may have nothing to say on a console whose input has ended
+	// before the console hangs up.
+	quietTime = time.Second
 )
 
 // relay carries the bytes of one stream from src to dst in one goroutine, until src ends or the
@@ -31,8 +34,9 @@ type relay struct {
 	plain bool // splice does not work here; used by run only
 	drop  bool // there is no dst, or it is broken; used by run only
 
-	mu    sync.Mutex // guards what follows
-	limit time.Time  // when to give up; zero: never
+	mu      sync.Mutex // guards what follows
+	limit   time.Time  // when to give up; zero: never
+	hanging bool       // give up when the process has been quiet for a while
 }
 
 // run is the relay's goroutine. It goes on until the end of src, or until drain's limit or cut,
@@ -42,7 +46,7 @@ func (r *relay) run(ended func(*relay), gone <-chan struct{}) {
 	r.drop = r.dst == nil
 	switch err := r.pump(); {
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		if !r.isCut() {
+		if !r.isMeant() {
 			r.log.Warn("stream is cut: somebody still holds it, or nobody reads it", "stream", r.name)
 		}
 	case err != nil:
@@ -72,6 +76,7 @@ func (r *relay) pump() error {
 		}
 		switch {
 		case err == nil:
+			r.heard()
 		case errors.Is(err, io.EOF):
 			return nil
 		default:
@@ -173,7 +178,7 @@ func (r *relay) broken(err error) error {
 func (r *relay) drain(limit time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.limit = limit
+	r.limit, r.hanging = limit, false
 	r.dst.writeDeadline(limit)
 	if r.src != nil && r.src.tty {
 		// The relay may sleep through a hang-up: wake it, early gives it the true deadline.
@@ -181,6 +186,31 @@ func (r *relay) drain(limit time.Time) {
 		limit = past()
 	}
 	r.src.readDeadline(limit)
+}
+
+// hangUp ends the relay once its source has been quiet for quietTime, and at limit at the latest.
+func (r *relay) hangUp(limit time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.limit, r.hanging = limit, true
+	r.dst.writeDeadline(limit)
+	r.src.readDeadline(earlier(time.Now().Add(quietTime), limit))
+}
+
+// heard is called for each bit of what src says.
+func (r *relay) heard() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.hanging {
+		r.src.readDeadline(earlier(time.Now().Add(quietTime), r.limit))
+	}
+}
+
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
 }
 
 // cut ends the relay at once.
@@ -192,18 +222,18 @@ func (r *relay) cut() {
 	r.dst.writeDeadline(past())
 }
 
-// isCut tells whether it was cut that has ended the relay.
-func (r *relay) isCut() bool {
+// isMeant tells whether it was cut or hangUp that has ended the relay.
+func (r *relay) isMeant() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.limit.Equal(past())
+	return r.hanging || r.limit.Equal(past())
 }
 
 // early tells whether err is a deadline that came before the limit, and sets the true one.
 func (r *relay) early(err error) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if !errors.Is(err, os.ErrDeadlineExceeded) || !time.Now().Before(r.limit) {
+	if !errors.Is(err, os.ErrDeadlineExceeded) || r.hanging || !time.Now().Before(r.limit) {
 		return false
 	}
 	r.src.readDeadline(r.limit)

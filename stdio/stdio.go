@@ -165,11 +165,25 @@ func (s *IO) ended(r *relay) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if r.input {
+		if s.keeper < 0 && s.cfg.Terminal && s.exited.IsZero() {
+			s.hangUp()
+		}
 		s.dropKeeper()
 		return
 	}
 	s.outputs--
 	s.settle()
+}
+
+// hangUp is called when the input of a console has ended, by CloseStdin and by all its clients. A
+// terminal without a keyboard hangs up, or the shell of an exec would outlive the client that it
+// was for (contract 7.5); but what the process has said by then is passed on. Called with mu held.
+func (s *IO) hangUp() {
+	for _, r := range s.relays {
+		if !r.input {
+			r.hangUp(time.Now().Add(drainLimit))
+		}
+	}
 }
 
 // settle declares the output drained once the process is gone and no relay of output is left.
@@ -210,8 +224,8 @@ func (s *IO) followLoggers() {
 }
 
 // CloseStdin lets the process's stdin end once all clients have closed their ends of it and
-// what they have written is delivered. It may be called in any state, and again. With a terminal
-// nothing but further input ends.
+// what they have written is delivered. It may be called in any state, and again. A terminal hangs
+// up then, as soon as the process has had nothing to say for a second.
 func (s *IO) CloseStdin() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
