@@ -105,7 +105,7 @@ func goroutines() []string {
 	buf = buf[:runtime.Stack(buf, true)]
 	var list []string
 	for stack := range strings.SplitSeq(string(buf), "\n\n") {
-		for _, name := range []string{"(*relay)", "(*logger)", "(*IO)", "farewell"} {
+		for _, name := range []string{"(*relay)", "(*logger)", "(*IO)", "(*Presence)", "farewell"} {
 			if strings.Contains(stack, "holdfast/stdio."+name) {
 				list = append(list, stack)
 				break

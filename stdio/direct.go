@@ -2,6 +2,7 @@ package stdio
 
 import (
 	"os"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -21,7 +22,7 @@ func (s *IO) direct(i, at int) (hold int, err error) {
 	flags := unix.O_RDONLY
 	if i > 0 {
 		flags = unix.O_WRONLY
-		grow(hold)
+		widen(hold, s.cfg.Room.base())
 	}
 	fd, err := reopen(at, flags)
 	if err != nil {
@@ -32,19 +33,48 @@ func (s *IO) direct(i, at int) (hold int, err error) {
 	return hold, nil
 }
 
-// grow makes a FIFO roomy. The kernel may refuse, to a user who has many; it works as it is, too.
-func grow(fd int) {
-	if size, err := unix.FcntlInt(uintptr(fd), unix.F_GETPIPE_SZ, 0); err == nil && size < roomy {
-		_, _ = unix.FcntlInt(uintptr(fd), unix.F_SETPIPE_SZ, roomy)
+// widen makes a FIFO roomy. The kernel may refuse, to a user who has many; it works as it is, too.
+func widen(fd, want int) {
+	if size, err := unix.FcntlInt(uintptr(fd), unix.F_GETPIPE_SZ, 0); err == nil && size < want {
+		_, _ = unix.FcntlInt(uintptr(fd), unix.F_SETPIPE_SZ, want)
 	}
+}
+
+// hold is our hold on an output FIFO that the process writes to itself.
+type hold struct {
+	release func() // ends the growth of the FIFO
+
+	mu sync.Mutex // guards fd, also while it is in use: for calls that do not wait
+	fd int        // -1 once it is closed
+}
+
+// Control lends the descriptor to use, which must not wait.
+func (h *hold) Control(use func(fd uintptr)) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.fd < 0 {
+		return os.ErrClosed
+	}
+	use(uintptr(h.fd))
+	return nil
+}
+
+// retire closes the hold and returns its heir.
+func (h *hold) retire() (writer int) {
+	h.release()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	writer = heir(h.fd)
+	unix.Close(h.fd) //nolint:errcheck // a FIFO has nothing to flush
+	h.fd = -1
+	return writer
 }
 
 // letGo gives up our hold on the FIFOs that the process had itself, now that it is gone, and so
 // ends the streams. Called with mu held.
 func (s *IO) letGo() {
-	for _, fd := range s.holds {
-		writer := heir(fd)
-		unix.Close(fd) //nolint:errcheck // a FIFO has nothing to flush
+	for _, h := range s.holds {
+		writer := h.retire()
 		s.tails.Go(func() { farewell(writer, s.gone) })
 	}
 	s.holds = nil

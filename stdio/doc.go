@@ -25,6 +25,10 @@
 // delete (contract 7.2). If no client has the FIFO open then, the writer stays for the client to
 // find, with the last words, until Close. Stdin's FIFO is let go with CloseStdin.
 //
+// While no manager is there, and a FIFO for output is about to be full, the shim makes it larger,
+// so that the process need not wait for its reader: see Presence and Room. A relay and a console
+// gain by it too, since they pass on into the same FIFO.
+//
 // A relay is one goroutine. It sleeps on Go's poller, owns its ends and alone closes them; whoever
 // wants it to end earlier sets a deadline. It ends at the end of its source: for a pipe when all
 // holders of the other end are gone, for a pty when it is hung up and the process has exited. A

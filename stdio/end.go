@@ -22,9 +22,10 @@ type end struct {
 	raw  syscall.RawConn // of f
 	refs atomic.Int32
 
-	fifo   bool        // a client's FIFO for output, of which we hold both ends
-	tty    bool        // a pty master, whose hang-up is final only once the process is gone
-	exited atomic.Bool // the process is gone
+	fifo      bool        // a client's FIFO for output, of which we hold both ends
+	unstretch func()      // ends the growth of a FIFO; or nil
+	tty       bool        // a pty master, whose hang-up is final only once the process is gone
+	exited    atomic.Bool // the process is gone
 }
 
 // newEnd makes an end of fd, which it takes over, with one reference.
@@ -52,8 +53,16 @@ func (e *end) share() *end {
 // release gives a reference back; a nil end has none.
 func (e *end) release() {
 	if e != nil && e.refs.Add(-1) == 0 {
-		e.f.Close()
+		e.close()
 	}
+}
+
+// close is for the last user.
+func (e *end) close() {
+	if e.unstretch != nil {
+		e.unstretch()
+	}
+	e.f.Close()
 }
 
 // retire is release for an end that the process's output went to. The last user of a FIFO gets
@@ -62,7 +71,7 @@ func (e *end) retire() (writer int) {
 	if e == nil || e.refs.Add(-1) > 0 {
 		return -1
 	}
-	defer e.f.Close()
+	defer e.close()
 	if !e.fifo {
 		return -1
 	}

@@ -99,11 +99,13 @@ func (s *IO) openOutput(ctx context.Context, t target, streams ...int) error {
 	}
 	defer unix.Close(at) //nolint:errcheck // an O_PATH descriptor has nothing to lose
 	if isFIFO && s.cfg.Direct && !s.cfg.Terminal {
-		hold, err := s.direct(streams[0], at)
+		fd, err := s.direct(streams[0], at)
 		if err != nil {
 			return missing(name, t.path, err)
 		}
-		s.holds = append(s.holds, hold)
+		h := &hold{fd: fd}
+		h.release = s.stretch(h)
+		s.holds = append(s.holds, h)
 		for _, i := range streams {
 			s.files[i] = s.files[streams[0]]
 		}
@@ -123,7 +125,9 @@ func (s *IO) openOutput(ctx context.Context, t target, streams ...int) error {
 	if err != nil {
 		return err
 	}
-	far.fifo = isFIFO
+	if far.fifo = isFIFO; isFIFO {
+		far.unstretch = s.stretch(far.raw)
+	}
 	return s.relayAll(far, streams)
 }
 

@@ -36,6 +36,8 @@ type Config struct {
 	// Direct allows to hand the process the client's FIFO itself: for an init process without
 	// a terminal and without an SELinux label. Its output cannot be cut while somebody holds it.
 	Direct bool
+	// Room is what the FIFOs of the process's container may take up; nil: they never grow.
+	Room *Room
 	// Log is for what nobody waits for; nil drops it.
 	Log *slog.Logger
 }
@@ -63,7 +65,7 @@ type IO struct {
 	outputs int         // who still passes on output: relays, after them loggers
 	behind  bool        // it is the loggers' turn
 	keeper  int         // stdin's FIFO, held open for reading and writing until CloseStdin; or -1
-	holds   []int       // FIFOs that the process writes to itself, held so until it exits
+	holds   []*hold     // FIFOs that the process writes to itself, held so until it exits
 	loggers []*logger
 	master  *end // the console; set by Attach, released by the relays
 	size    *unix.Winsize

@@ -1,0 +1,176 @@
+package stdio
+
+import (
+	"math/bits"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// defaultBudget is how far a FIFO may grow if nobody says otherwise.
+	defaultBudget = 64 << 20
+	// maxPipe is more than the kernel makes of any pipe: its size is a power of two in 32 bits.
+	maxPipe = 1 << 30
+	// share is the part of a container's memory that may sit in its FIFOs: one in so many. The
+	// kernel charges what is in a pipe to the control group of the one who wrote it.
+	share = 8
+	// step is how many times as large a FIFO gets at once.
+	step = 4
+	// smallPipe is what a new pipe has, and no FIFO is made smaller than that (pipe(7)).
+	smallPipe = 64 << 10
+)
+
+// Room is what the output FIFOs of one container, its init process's and its execs', may take up
+// while no manager is there. It is immutable; nil stands for FIFOs that never grow.
+type Room struct {
+	presence *Presence
+	each     int64 // for one FIFO
+	all      int64 // for all together; 0: no limit
+}
+
+// NewRoom returns the room of a container. Each FIFO may grow to budget bytes, 0 being 64 MiB, and
+// all together to an eighth of memory, the container's limit in bytes, if that is above 0. With a
+// negative budget, or no presence, FIFOs do not grow. The kernel rounds sizes to powers of two.
+func NewRoom(presence *Presence, budget, memory int64) *Room {
+	r := &Room{presence: presence, each: min(budget, maxPipe), all: max(memory, 0) / share}
+	if budget == 0 {
+		r.each = defaultBudget
+	}
+	if presence == nil {
+		r.each = -1
+	}
+	return r
+}
+
+// left returns how much more may be used if used is.
+func (r *Room) left(used int64) int64 {
+	if r.all == 0 {
+		return maxPipe
+	}
+	return r.all - used
+}
+
+// base returns how large a FIFO may be that a process writes to directly, at any time: a container
+// has two of them and they should leave some of its room free.
+func (r *Room) base() int {
+	if r == nil || r.all == 0 {
+		return roomy
+	}
+	return int(min(roomy, max(floor(r.all/4), smallPipe)))
+}
+
+// controller lends a descriptor, or fails once it is closed; a syscall.RawConn does it too.
+type controller interface {
+	Control(use func(fd uintptr)) error
+}
+
+// elastic is an output FIFO that grows while no manager is there and it is about to be full, and
+// becomes as small as it was when it is empty again. After it has been added, only the presence's
+// goroutine uses it.
+type elastic struct {
+	room *Room
+	fifo controller
+	size int  // of the FIFO
+	base int  // the size to return to; 0 unless we have made it grow
+	held int  // what was in it at the last look
+	grew bool // at the last look
+}
+
+// stretch has a FIFO looked after until the function that is returned is called, which does not
+// wait.
+func (s *IO) stretch(fifo controller) (release func()) {
+	room := s.cfg.Room
+	if room == nil || room.each < 0 {
+		return func() {}
+	}
+	e := &elastic{room: room, fifo: fifo}
+	err := fifo.Control(func(fd uintptr) { e.size, _ = unix.FcntlInt(fd, unix.F_GETPIPE_SZ, 0) })
+	if err != nil || e.size <= 0 {
+		return func() {} // not a pipe
+	}
+	room.presence.add(e)
+	return func() { room.presence.remove(e) }
+}
+
+func (e *elastic) grown() bool { return e.base > 0 }
+
+// look makes the FIFO larger or smaller as need be, by no more than left, and tells whether
+// anything has happened in it since the last look. One that is closed is left alone.
+func (e *elastic) look(away bool, left int64) (changed bool) {
+	err := e.fifo.Control(func(fd uintptr) {
+		size, err := unix.FcntlInt(fd, unix.F_GETPIPE_SZ, 0)
+		if err != nil {
+			return
+		}
+		held, err := unix.IoctlGetInt(int(fd), unix.TIOCINQ)
+		if err != nil {
+			return
+		}
+		changed = held != e.held || size != e.size
+		e.size, e.held = size, held
+		grew := e.grew
+		e.grew = false
+		switch {
+		case away && (held > size/2 || isFull(int(fd))):
+			e.grow(fd, left)
+			if grew && !e.grew {
+				e.nudge(fd)
+			}
+		case e.grown() && (held == 0 || !away && held <= e.base):
+			e.shrink(fd)
+		case grew:
+			e.nudge(fd)
+		}
+	})
+	if err != nil {
+		e.base = 0 // it is closed, and about to be removed
+	}
+	return changed || e.grew
+}
+
+// grow makes the FIFO larger, as far as the room and the kernel allow. The kernel may refuse for
+// want of memory, or, to a user without privileges, what is larger than fs.pipe-max-size; then it
+// gets as much as the kernel grants.
+func (e *elastic) grow(fd uintptr, left int64) {
+	most := floor(min(e.room.each, int64(e.size)+left))
+	for want := min(int64(e.size)*step, most); want > int64(e.size); want /= 2 {
+		got, err := unix.FcntlInt(fd, unix.F_SETPIPE_SZ, int(want))
+		if err != nil {
+			continue
+		}
+		if !e.grown() {
+			e.base = e.size
+		}
+		e.size, e.grew = got, true
+		return
+	}
+}
+
+// shrink gives the room back. While bytes take up more than that the kernel refuses.
+func (e *elastic) shrink(fd uintptr) {
+	if got, err := unix.FcntlInt(fd, unix.F_SETPIPE_SZ, e.base); err == nil {
+		e.size, e.base = got, 0
+	}
+}
+
+// nudge wakes the writers once more. Kernels from 5.8 on, until it was mended in 6.7, woke them a
+// moment before there was room, so that they could go to sleep again.
+func (e *elastic) nudge(fd uintptr) {
+	_, _ = unix.FcntlInt(fd, unix.F_SETPIPE_SZ, e.size) // without effect otherwise
+}
+
+// isFull tells whether a writer would have to wait. There may be fewer bytes in a pipe then than
+// its size: each of its pages may be partly used.
+func isFull(fd int) bool {
+	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
+	_, err := unix.Poll(fds, 0)
+	return err == nil && fds[0].Revents&unix.POLLOUT == 0
+}
+
+// floor returns the largest power of two that is not above n, or 0.
+func floor(n int64) int64 {
+	if n <= 0 {
+		return 0
+	}
+	return 1 << (bits.Len64(uint64(n)) - 1)
+}
