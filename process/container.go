@@ -17,6 +17,7 @@ import (
 	"holdfast/internal/reaper"
 	"holdfast/oom"
 	"holdfast/runc"
+	"holdfast/stdio"
 )
 
 // Runtime is the OCI runtime as far as a container needs it; *runc.Runtime is one.
@@ -55,9 +56,12 @@ type Config struct {
 	IOUID, IOGID  int    // owner of the pipes that processes hold
 	Relay         bool   // never let the init process hold the client's FIFOs themselves
 	CRIUWork      string // directory for CRIU's logs at restore; empty: work in the bundle
-	Runtime       Runtime
-	Events        Events
-	Log           *slog.Logger
+	// Budget is how far output may pile up for containers that have no annotation for it; "": 64Mi.
+	Budget   string
+	Presence *Presence // nil: it may not, beyond what the kernel gives
+	Runtime  Runtime
+	Events   Events
+	Log      *slog.Logger
 	// Forget is called once the container has been deleted, after TaskDelete was logged and before
 	// Delete returns: from then on nobody shall find it, and its id may be used again.
 	Forget func()
@@ -72,6 +76,7 @@ type Container struct {
 	init    *process
 	gate    *gate
 	spec    runc.Spec
+	room    *stdio.Room
 	mounted bool
 	delete  flight
 

@@ -63,6 +63,9 @@ func (c *Container) create(ctx context.Context, undo *undoList) error {
 	if c.spec, err = runc.ReadSpec(c.cfg.Bundle); err != nil {
 		return fmt.Errorf("cannot create task %s: %w; give the bundle a config.json of the runtime specification: %w", c.cfg.ID, err, errdefs.ErrInvalidArgument)
 	}
+	if c.room, err = c.newRoom(); err != nil {
+		return fmt.Errorf("cannot create task %s: %w", c.cfg.ID, err)
+	}
 	if err := forgetExit(c.cfg.Bundle); err != nil {
 		return fmt.Errorf("create task %s: %w", c.cfg.ID, err)
 	}
@@ -122,7 +125,7 @@ func (c *Container) streams() stdio.Config {
 		UID: c.cfg.IOUID, GID: c.cfg.IOGID, ID: c.cfg.ID, Namespace: c.cfg.Namespace,
 		// A confined process may not be allowed to open the client's FIFO again by /dev/stdout.
 		Direct: !c.cfg.Relay && !c.cfg.Terminal && c.spec.SELinuxLabel == "",
-		Log:    c.cfg.Log,
+		Room:   c.room, Log: c.cfg.Log,
 	}
 }
 

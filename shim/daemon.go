@@ -54,7 +54,7 @@ func serve(ctx context.Context, p DaemonParams) error {
 
 func newServer(service *Service, log *slog.Logger) (*ttrpc.Server, error) {
 	server, err := ttrpc.NewServer(
-		ttrpc.WithServerHandshaker(ttrpc.UnixSocketRequireSameUser()),
+		ttrpc.WithServerHandshaker(greeter{presence: service.presence}),
 		ttrpc.WithUnaryServerInterceptor(edge(log)),
 	)
 	if err != nil {

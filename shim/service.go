@@ -34,6 +34,7 @@ type Service struct {
 	events    process.Events
 	log       *slog.Logger
 	stop      chan struct{} // closed when Shutdown finds nothing left to do
+	presence  *process.Presence
 
 	mu         sync.Mutex // guards what follows
 	containers map[string]*entry
@@ -53,7 +54,7 @@ type entry struct {
 func NewService(namespace string, events process.Events, log *slog.Logger) *Service {
 	return &Service{
 		namespace: namespace, events: events, log: log,
-		stop: make(chan struct{}), containers: map[string]*entry{},
+		stop: make(chan struct{}), presence: process.NewPresence(), containers: map[string]*entry{},
 	}
 }
 
@@ -279,6 +280,7 @@ func (s *Service) create(ctx context.Context, r *task.CreateTaskRequest) (*proce
 		Checkpoint: r.GetCheckpoint(), CRIUWork: opts.GetCriuWorkPath(),
 		NoPivot: opts.GetNoPivotRoot(), NoNewKeyring: opts.GetNoNewKeyring(),
 		IOUID: int(opts.GetIoUid()), IOGID: int(opts.GetIoGid()), Relay: mayCheckpoint(),
+		Budget: os.Getenv(process.BudgetVariable), Presence: s.presence,
 		Runtime: newRuntime(opts, s.namespace, id, bundle), Events: s.events, Log: s.log,
 		Forget: func() { s.forget(id) },
 	})

@@ -1,0 +1,39 @@
+package shim
+
+import (
+	"context"
+	"net"
+	"sync"
+
+	"github.com/containerd/ttrpc"
+
+	"holdfast/process"
+)
+
+// greeter admits to the socket who runs as the same user as we do, and counts as a manager who is
+// connected: a manager keeps its connection for as long as it lives.
+type greeter struct {
+	presence *process.Presence
+}
+
+// Handshake implements ttrpc.Handshaker.
+func (g greeter) Handshake(ctx context.Context, conn net.Conn) (net.Conn, any, error) {
+	admitted, credentials, err := ttrpc.UnixSocketRequireSameUser().Handshake(ctx, conn)
+	if err != nil {
+		return nil, nil, err
+	}
+	g.presence.Arrive()
+	return &visit{Conn: admitted, leave: sync.OnceFunc(g.presence.Leave)}, credentials, nil
+}
+
+// visit is a connection of a manager. ttrpc closes it when the other side has.
+type visit struct {
+	net.Conn
+
+	leave func()
+}
+
+func (v *visit) Close() error {
+	v.leave()
+	return v.Conn.Close()
+}
