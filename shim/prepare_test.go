@@ -37,7 +37,7 @@ func makeCgroups(t *testing.T, name string) (made int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if exists("/sys/fs/cgroup/cgroup.procs") {
+	if exists("/sys/fs/cgroup/cgroup.controllers") {
 		dirs = []string{"/sys/fs/cgroup/cgroup.procs"}
 	}
 	for _, procs := range dirs {

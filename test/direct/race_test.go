@@ -72,7 +72,7 @@ func TestExecThatLeftTheCgroupsDiesWithInit(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, procs := range append(roots, "/sys/fs/cgroup/cgroup.procs") {
-		if err := os.WriteFile(procs, []byte(strconv.Itoa(pid)), 0); err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, os.ErrPermission) {
+		if err := overwrite(procs, strconv.Itoa(pid)); err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, os.ErrPermission) {
 			t.Fatal(err)
 		}
 	}
@@ -224,4 +224,15 @@ func TestExecAddedWhileTheExitWaitsIsNotStarted(t *testing.T) {
 	}
 	l.mustDelete("c1", "e2")
 	l.mustDelete("c1", "")
+}
+
+// overwrite writes to a file that is there. On a host with cgroup v1 there is only a tmpfs at the
+// place of the version 2 hierarchy, and a file that was made in it would mislead everybody.
+func overwrite(path, text string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(text)
+	return errors.Join(err, f.Close())
 }
