@@ -19,6 +19,7 @@ import (
 
 	"holdfast/internal/mount"
 	"holdfast/internal/reaper"
+	"holdfast/process"
 )
 
 // Managers kill a delete that takes five seconds (contract 2.2). Within that the runtime has to
@@ -30,9 +31,8 @@ const (
 )
 
 const (
-	exitFile = "exit.json" // how the container ended, written by its daemon
-	pidFile  = "init.pid"
-	rootfs   = "rootfs"
+	pidFile = "init.pid"
+	rootfs  = "rootfs"
 	// killedStatus is the exit status that is reported of a container whose end nobody saw.
 	killedStatus = 128 + 9
 )
@@ -154,22 +154,15 @@ func (d *cleanup) lastWords() *task.DeleteResponse {
 	}
 }
 
-// exitRecord is the content of exit.json, which containerd's runc shim writes too (contract 1.8).
-type exitRecord struct {
-	Timestamp time.Time
-	Pid       int32
-	Status    int32
-}
-
 // readExit returns the container's record of its exit, or nil if there is none. A record that is
 // there but is of no use is an error as well.
-func readExit(bundle string) (*exitRecord, error) {
-	path := filepath.Join(bundle, exitFile)
+func readExit(bundle string) (*process.ExitRecord, error) {
+	path := filepath.Join(bundle, process.ExitFile)
 	data, err := readFile(path, maxFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
-	var record exitRecord
+	var record process.ExitRecord
 	if err == nil {
 		err = json.Unmarshal(data, &record)
 	}
