@@ -52,8 +52,8 @@ else
 endif
 
 test: ## install what the tests need, and run them all
-	@test/setup gcc runc crun containerd ctr busybox unshare
-	@[ ! -x "$(VMRUN)" ] || test/setup qemu-system-x86_64 mkfs.ext4 cpio kmod xz
+	@test/setup gcc runc crun containerd ctr busybox unshare mkfs.ext4
+	@[ ! -x "$(VMRUN)" ] || test/setup qemu-system-x86_64 cpio kmod xz
 	@test/run
 
 lint: ## gofmt, go vet and staticcheck
