@@ -16,6 +16,10 @@ const (
 	BudgetAnnotation = "io.holdfast.stdio.budget"
 	// BudgetVariable in the environment of the shim is that of all others: Config.Budget.
 	BudgetVariable = "HOLDFAST_STDIO_BUDGET"
+	// LoggerVariable in the environment of the shim is Config.LoggerDirs, separated by colons. It is
+	// not an option of the runtime: those come with a request, and whoever may send requests could
+	// allow himself everything then.
+	LoggerVariable = "HOLDFAST_LOGGER_DIRS"
 )
 
 // Presence is stdio's: it has to be told whether a manager is there.

@@ -53,9 +53,10 @@ type Config struct {
 	Checkpoint    string // directory of an image to restore from at Start; empty: none
 	NoPivot       bool
 	NoNewKeyring  bool
-	IOUID, IOGID  int    // owner of the pipes that processes hold
-	Relay         bool   // never let the init process hold the client's FIFOs themselves
-	CRIUWork      string // directory for CRIU's logs at restore; empty: work in the bundle
+	IOUID, IOGID  int      // owner of the pipes that processes hold
+	Relay         bool     // never let the init process hold the client's FIFOs themselves
+	CRIUWork      string   // directory for CRIU's logs at restore; empty: work in the bundle
+	LoggerDirs    []string // where loggers may come from, as stdio.Config has it
 	// Budget is how far output may pile up for containers that have no annotation for it; "": 64Mi.
 	Budget   string
 	Presence *Presence // nil: it may not, beyond what the kernel gives

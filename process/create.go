@@ -124,8 +124,8 @@ func (c *Container) streams() stdio.Config {
 		Stdin: c.cfg.Stdin, Stdout: c.cfg.Stdout, Stderr: c.cfg.Stderr, Terminal: c.cfg.Terminal,
 		UID: c.cfg.IOUID, GID: c.cfg.IOGID, ID: c.cfg.ID, Namespace: c.cfg.Namespace,
 		// A confined process may not be allowed to open the client's FIFO again by /dev/stdout.
-		Direct: !c.cfg.Relay && !c.cfg.Terminal && c.spec.SELinuxLabel == "",
-		Room:   c.room, Log: c.cfg.Log,
+		Direct:     !c.cfg.Relay && !c.cfg.Terminal && c.spec.SELinuxLabel == "",
+		LoggerDirs: c.cfg.LoggerDirs, Room: c.room, Log: c.cfg.Log,
 	}
 }
 

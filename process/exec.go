@@ -96,7 +96,7 @@ func (c *Container) run(ctx context.Context, e *execProcess) (*reaper.Child, err
 	io, err := stdio.Open(ctx, stdio.Config{
 		Stdin: e.cfg.Stdin, Stdout: e.cfg.Stdout, Stderr: e.cfg.Stderr, Terminal: e.cfg.Terminal,
 		UID: c.cfg.IOUID, GID: c.cfg.IOGID, ID: e.cfg.ID, Namespace: c.cfg.Namespace,
-		Room: c.room, Log: c.cfg.Log,
+		LoggerDirs: c.cfg.LoggerDirs, Room: c.room, Log: c.cfg.Log,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("open stdio of %s: %w", e.name, err)

@@ -281,7 +281,8 @@ func (s *Service) create(ctx context.Context, r *task.CreateTaskRequest) (*proce
 		NoPivot: opts.GetNoPivotRoot(), NoNewKeyring: opts.GetNoNewKeyring(),
 		IOUID: int(opts.GetIoUid()), IOGID: int(opts.GetIoGid()), Relay: mayCheckpoint(),
 		Budget: os.Getenv(process.BudgetVariable), Presence: s.presence,
-		Runtime: newRuntime(opts, s.namespace, id, bundle), Events: s.events, Log: s.log,
+		LoggerDirs: filepath.SplitList(os.Getenv(process.LoggerVariable)),
+		Runtime:    newRuntime(opts, s.namespace, id, bundle), Events: s.events, Log: s.log,
 		Forget: func() { s.forget(id) },
 	})
 }

@@ -1,9 +1,7 @@
 package stdio
 
 import (
-	"fmt"
 	"os"
-	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -15,24 +13,19 @@ const (
 	lastBacklogLook  = 100 * time.Millisecond
 )
 
-// pipeName is what /proc/<pid>/fd shows for the pipe at fd: no other pipe has the same name.
-func pipeName(fd int) (string, error) {
-	return os.Readlink("/proc/self/fd/" + strconv.Itoa(fd))
-}
-
-// catchUp waits until the logger has read what its pipes hold, or has ended; no longer than until
-// limit, and until gone is closed. A logger may stop reading when it hears of the exit, or of
+// catchUp waits until the pipes are empty; no longer than until limit, until gone is closed, or
+// until there is no hope any more. A logger may stop reading when it hears of the exit, or of
 // SIGTERM, so neither should come before that.
 func (l *logger) catchUp(limit time.Time, gone <-chan struct{}) {
-	for pause := firstBacklogLook; l.behind(); pause = min(2*pause, lastBacklogLook) {
+	for pause := firstBacklogLook; l.held() > 0; pause = min(2*pause, lastBacklogLook) {
 		left := time.Until(limit)
-		if left <= 0 {
+		if left <= 0 || l.failed.Load() >= fruitless {
 			return
 		}
 		timer := time.NewTimer(min(pause, left))
 		select {
 		case <-timer.C:
-		case <-l.child.Done():
+		case <-l.kept:
 			timer.Stop()
 			return
 		case <-gone:
@@ -42,25 +35,37 @@ func (l *logger) catchUp(limit time.Time, gone <-chan struct{}) {
 	}
 }
 
-// behind tells whether there are bytes in a pipe that the logger still has at its place. Of a
-// logger that has moved it we cannot know, and do not wait for it.
-func (l *logger) behind() bool {
-	for i, name := range l.pipes {
-		// The name guards against a pid, or a descriptor, that has come to mean something else.
-		path := fmt.Sprintf("/proc/%d/fd/%d", l.child.Pid(), 3+i)
-		if link, err := os.Readlink(path); err != nil || link != name {
-			continue
-		}
-		fd, err := open(path, unix.O_RDONLY|unix.O_NONBLOCK)
-		if err != nil {
-			continue
-		}
-		now, err := pipeName(fd)
-		n, ioctlErr := unix.IoctlGetInt(fd, unix.TIOCINQ)
-		unix.Close(fd) //nolint:errcheck // nothing was written to it
-		if err == nil && ioctlErr == nil && now == name && n > 0 {
-			return true
-		}
+// held returns how many bytes are in the pipes.
+func (l *logger) held() (sum int) {
+	for _, f := range l.in {
+		control(f, func(fd int) {
+			if n, err := unix.IoctlGetInt(fd, unix.TIOCINQ); err == nil {
+				sum += n
+			}
+		})
 	}
-	return false
+	return sum
+}
+
+// finished tells whether the pipes are empty, and have no writers, and so never will have.
+func (l *logger) finished() bool {
+	over := 0
+	for _, f := range l.in {
+		control(f, func(fd int) {
+			fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+			if _, err := unix.Poll(fds, 0); err == nil && fds[0].Revents == unix.POLLHUP {
+				over++
+			}
+		})
+	}
+	return over == len(l.in)
+}
+
+// control lends f's descriptor to use; not if f is closed.
+func control(f *os.File, use func(fd int)) {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return
+	}
+	_ = raw.Control(func(fd uintptr) { use(int(fd)) }) // it fails if f is closed
 }

@@ -42,7 +42,7 @@ func widen(fd, want int) {
 
 // hold is our hold on an output FIFO that the process writes to itself.
 type hold struct {
-	release func() // ends the growth of the FIFO
+	growth *elastic // of the FIFO, or nil
 
 	mu sync.Mutex // guards fd, also while it is in use: for calls that do not wait
 	fd int        // -1 once it is closed
@@ -61,7 +61,7 @@ func (h *hold) Control(use func(fd uintptr)) error {
 
 // retire closes the hold and returns its heir.
 func (h *hold) retire() (writer int) {
-	h.release()
+	h.growth.release()
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	writer = heir(h.fd)

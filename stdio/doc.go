@@ -9,8 +9,8 @@
 //	FIFO            relay    one end of a pipe         the other, and the FIFO          splice(2)
 //	another file    relay    one end of a pipe         the other, and the file          read, write
 //	file://         file     the O_APPEND file itself  nothing                          no
-//	binary://       logger   a pipe to the logger      nothing but the logger's pid     no
-//	binary-v2://    logger   a pipe to the logger      nothing but the logger's pid     no
+//	binary://       logger   a pipe to the logger      the logger's ends of its pipes   no
+//	binary-v2://    logger   a pipe to the logger      the logger's ends of its pipes   no
 //	any, terminal   console  the slave of a pty        its master, and the sink         read, write
 //
 // FIFOs and other files are named by an absolute path, or by fifo:// and that path. Direct is for
@@ -34,9 +34,10 @@
 // holders of the other end are gone, for a pty when it is hung up and the process has exited. A
 // process may leave children behind that hold its streams: they are cut 10 s after its exit.
 //
-// A logger is a child of the shim, so that it outlives the manager. It may stop reading when it
-// hears of the exit, and has to when Close sends SIGTERM; so Drained waits, for as long, until it
-// has read what is in its pipes.
+// A logger is a child of the shim, so that it outlives the manager. One that ends before its pipes
+// do is started again, at growing intervals; meanwhile the pipes keep what is written, and grow as a
+// FIFO does without a manager. It may stop reading when it hears of the exit, and has to when Close
+// sends SIGTERM; so Drained waits, for as long as for relays, until it has read what is in its pipes.
 //
 // The package does not know what the process is, runs no runtime, and writes no log format.
 package stdio

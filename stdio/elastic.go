@@ -64,40 +64,64 @@ type controller interface {
 	Control(use func(fd uintptr)) error
 }
 
-// elastic is an output FIFO that grows while no manager is there and it is about to be full, and
-// becomes as small as it was when it is empty again. After it has been added, only the presence's
-// goroutine uses it.
+// elastic is an output pipe that grows while nobody is there to read it and it is about to be full,
+// and becomes as small as it was when it is empty again. After it has been added, only the
+// presence's goroutine uses what the presence does not guard. A nil one does not grow.
 type elastic struct {
 	room *Room
-	fifo controller
-	size int  // of the FIFO
+	pipe controller
+	own  bool // it has a reader of its own, a logger, which need not be there when a manager is
+	size int  // of the pipe
 	base int  // the size to return to; 0 unless we have made it grow
 	held int  // what was in it at the last look
 	grew bool // at the last look
+
+	unread bool // its own reader is not there; guarded by the presence
 }
 
-// stretch has a FIFO looked after until the function that is returned is called, which does not
-// wait.
-func (s *IO) stretch(fifo controller) (release func()) {
-	room := s.cfg.Room
-	if room == nil || room.each < 0 {
-		return func() {}
+// stretch has a client's FIFO, at one of whose ends we write, looked after until release.
+func (r *Room) stretch(fifo controller) *elastic { return r.add(&elastic{room: r, pipe: fifo}) }
+
+// track has a logger's pipe, of which we have the reading end, looked after until release; attended
+// tells whether the logger is there, which it is at first.
+func (r *Room) track(pipe controller) *elastic {
+	return r.add(&elastic{room: r, pipe: pipe, own: true})
+}
+
+func (r *Room) add(e *elastic) *elastic {
+	if r == nil || r.each < 0 {
+		return nil
 	}
-	e := &elastic{room: room, fifo: fifo}
-	err := fifo.Control(func(fd uintptr) { e.size, _ = unix.FcntlInt(fd, unix.F_GETPIPE_SZ, 0) })
+	err := e.pipe.Control(func(fd uintptr) { e.size, _ = unix.FcntlInt(fd, unix.F_GETPIPE_SZ, 0) })
 	if err != nil || e.size <= 0 {
-		return func() {} // not a pipe
+		return nil // not a pipe
 	}
-	room.presence.add(e)
-	return func() { room.presence.remove(e) }
+	r.presence.add(e)
+	return e
+}
+
+// release ends what stretch and track began. It does not wait.
+func (e *elastic) release() {
+	if e != nil {
+		e.room.presence.remove(e)
+	}
+}
+
+// attended tells whether the pipe's own reader is there.
+func (e *elastic) attended(there bool) {
+	if e != nil {
+		e.room.presence.attend(e, there)
+	}
 }
 
 func (e *elastic) grown() bool { return e.base > 0 }
 
-// look makes the FIFO larger or smaller as need be, by no more than left, and tells whether
-// anything has happened in it since the last look. One that is closed is left alone.
+// look makes the pipe larger or smaller as need be, by no more than left, and tells whether
+// anything has happened in it since the last look. One that is closed is left alone. The reading
+// end does not tell whether a pipe is full; but a full one is always more than half full, unless
+// somebody takes pains to splice less than pages into it.
 func (e *elastic) look(away bool, left int64) (changed bool) {
-	err := e.fifo.Control(func(fd uintptr) {
+	err := e.pipe.Control(func(fd uintptr) {
 		size, err := unix.FcntlInt(fd, unix.F_GETPIPE_SZ, 0)
 		if err != nil {
 			return
@@ -111,7 +135,7 @@ func (e *elastic) look(away bool, left int64) (changed bool) {
 		grew := e.grew
 		e.grew = false
 		switch {
-		case away && (held > size/2 || isFull(int(fd))):
+		case away && (held > size/2 || !e.own && isFull(int(fd))):
 			e.grow(fd, left)
 			if grew && !e.grew {
 				e.nudge(fd)
@@ -128,7 +152,7 @@ func (e *elastic) look(away bool, left int64) (changed bool) {
 	return changed || e.grew
 }
 
-// grow makes the FIFO larger, as far as the room and the kernel allow. The kernel may refuse for
+// grow makes the pipe larger, as far as the room and the kernel allow. The kernel may refuse for
 // want of memory, or, to a user without privileges, what is larger than fs.pipe-max-size; then it
 // gets as much as the kernel grants.
 func (e *elastic) grow(fd uintptr, left int64) {

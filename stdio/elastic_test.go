@@ -286,7 +286,7 @@ func TestRefusedGrowthIsAsLargeAsGranted(t *testing.T) {
 			defer unix.Close(r)
 			defer unix.Close(w)
 			_, room := away(0, 0)
-			e := &elastic{room: room, fifo: &hold{fd: w}, size: smallPipe}
+			e := &elastic{room: room, pipe: &hold{fd: w}, size: smallPipe}
 			for range 10 {
 				if err := unix.SetNonblock(w, true); err != nil {
 					return err

@@ -22,10 +22,10 @@ type end struct {
 	raw  syscall.RawConn // of f
 	refs atomic.Int32
 
-	fifo      bool        // a client's FIFO for output, of which we hold both ends
-	unstretch func()      // ends the growth of a FIFO; or nil
-	tty       bool        // a pty master, whose hang-up is final only once the process is gone
-	exited    atomic.Bool // the process is gone
+	fifo   bool        // a client's FIFO for output, of which we hold both ends
+	growth *elastic    // of a FIFO; or nil
+	tty    bool        // a pty master, whose hang-up is final only once the process is gone
+	exited atomic.Bool // the process is gone
 }
 
 // newEnd makes an end of fd, which it takes over, with one reference.
@@ -59,9 +59,7 @@ func (e *end) release() {
 
 // close is for the last user.
 func (e *end) close() {
-	if e.unstretch != nil {
-		e.unstretch()
-	}
+	e.growth.release()
 	e.f.Close()
 }
 

@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -14,191 +14,226 @@ import (
 )
 
 const (
-	// readyLimit bounds what upstream does not bound (contract 7.6): a logger that hangs must
-	// not hang Create. One that starts on a busy machine needs a second or two.
-	readyLimit = 10 * time.Second
-	// lastWordLimit is how long we wait for the status of a logger that has let go of its
-	// ready descriptor without a word: it is most likely dying.
-	lastWordLimit = 200 * time.Millisecond
 	// termLimit is how long a logger has between SIGTERM and SIGKILL (contract 7.6).
 	termLimit = 12 * time.Second
 	// killLimit is how long we wait for the kernel to end a killed logger.
 	killLimit = 2 * time.Second
+	// A logger that has ended is started again after a pause that doubles from the first to the
+	// last of these, and is the first again once it has lived for as long as the last.
+	firstRestart = 100 * time.Millisecond
+	lastRestart  = 30 * time.Second
+	// fruitless is how many times in a row a logger may end without having read anything until
+	// the exit of its process no longer waits for it.
+	fruitless = 3
 )
 
-// logger is a logging process: stdout's pipe is its descriptor 3, stderr's is 4, and by its
+// logger is a logging program: stdout's pipe is its descriptor 3, stderr's is 4, and by its
 // descriptor 5 it says that it is ready (contract 7.6). It belongs to the shim, so that it
-// outlives the manager, and ends after the process whose output it reads.
+// outlives the manager, and ends after the process whose output it reads. We hold the read ends
+// too, so what is in the pipes outlives the program, which is started again when it ends early.
 type logger struct {
-	child   *reaper.Child
-	log     *slog.Logger
-	pipes   [2]string     // names of stdout's and stderr's: see behind
-	expect  atomic.Bool   // its end is nothing to warn of
-	watched chan struct{} // closed by watch
+	cfg     *Config
+	target  target
+	in      [2]*os.File   // read ends of the pipes of stdout and stderr
+	growth  [2]*elastic   // of the pipes, while nobody reads
+	drained chan struct{} // the IO's: from then on it is not started again
+	exited  chan struct{} // closed by hurry
+	kept    chan struct{} // closed at the end of keep
+
+	quit   context.Context // ends what waits when the logger shall stop
+	cancel context.CancelFunc
+	failed atomic.Int32 // how many times in a row it has ended without reading: see fruitless
+
+	mu    sync.Mutex    // guards what follows; never held while waiting
+	child *reaper.Child // the program of now, or the last one
 }
 
 // startLogger starts the logger that t names, waits until it is ready, and returns the write
 // ends of its stdout and stderr pipes. They belong to the caller; a stream that is not wanted has
-// none, and the logger reads its end at once.
+// none, and the logger reads its end at once. The logger is not started again once drained is
+// closed.
 func startLogger(
-	ctx context.Context, cfg *Config, t target, want [2]bool,
-) (*logger, [2]*os.File, error) {
-	var in, out [2]*os.File
-	var pipes [2]string
-	for i, name := range [2]string{"stdout", "stderr"} {
+	ctx context.Context, cfg *Config, t target, want [2]bool, drained chan struct{},
+) (_ *logger, out [2]*os.File, err error) {
+	l := &logger{
+		cfg: cfg, target: t, drained: drained,
+		exited: make(chan struct{}), kept: make(chan struct{}),
+	}
+	l.quit, l.cancel = context.WithCancel(context.Background())
+	defer func() {
+		if err != nil {
+			l.cancel()
+			err = errors.Join(err, l.free(), closeFiles(out[:]))
+		}
+	}()
+	for i, name := range names[1:] {
 		r, w, err := pipe()
 		if err != nil {
-			return nil, out, errors.Join(err, closeFiles(in[:]), closeFiles(out[:]))
+			return nil, out, err
 		}
-		in[i], out[i] = os.NewFile(uintptr(r), name), os.NewFile(uintptr(w), name)
-		if pipes[i], err = pipeName(r); err != nil {
-			return nil, out, errors.Join(err, closeFiles(in[:]), closeFiles(out[:]))
+		l.in[i], out[i] = os.NewFile(uintptr(r), name), os.NewFile(uintptr(w), name)
+		raw, err := l.in[i].SyscallConn()
+		if err != nil {
+			return nil, out, err
+		}
+		l.growth[i] = cfg.Room.track(raw)
+		if want[i] {
+			widen(w, cfg.Room.base())
+		} else if err := closeFiles(out[i : i+1]); err != nil {
+			return nil, out, err
 		}
 	}
-	l, err := launchLogger(ctx, cfg, t, in)
-	// The logger holds the read ends now. If we did too its death would not free the writer.
-	err = errors.Join(err, closeFiles(in[:]))
-	for i := range out {
-		if err != nil || !want[i] {
-			err = errors.Join(err, closeFiles(out[i:i+1]))
-		}
-	}
+	child, err := l.launch(ctx)
 	if err != nil {
-		if l != nil {
-			err = errors.Join(err, l.stop(0))
-		}
-		return nil, [2]*os.File{}, err
+		return nil, out, err
 	}
-	l.pipes = pipes
+	go l.keep(child)
 	return l, out, nil
 }
 
-// launchLogger starts the process and waits for its word. It may return both a logger and an
-// error: then the logger must be stopped.
-func launchLogger(ctx context.Context, cfg *Config, t target, in [2]*os.File) (*logger, error) {
-	r, w, err := pipe()
-	if err != nil {
-		return nil, err
+// keep starts the logger again whenever it ends, as long as there may be something to read. It is
+// a goroutine that ends then, or when the logger shall stop.
+func (l *logger) keep(child *reaper.Child) {
+	defer close(l.kept)
+	hurry := l.exited
+	for pause := firstRestart; ; pause = min(2*pause, lastRestart) {
+		began, before := time.Now(), l.held()
+		if child != nil {
+			<-child.Done()
+			l.judge(before)
+		}
+		if !l.needed() {
+			return
+		}
+		l.present(false)
+		if time.Since(began) >= lastRestart {
+			pause = firstRestart
+		}
+		if child != nil {
+			l.cfg.Log.Warn("logger has ended before its process; it is started again",
+				"pid", child.Pid(), "status", child.Exit().Status, "in", pause)
+		}
+		select {
+		case <-time.After(pause):
+		case <-hurry:
+			hurry, pause = nil, firstRestart
+		case <-l.quit.Done():
+		}
+		if !l.needed() {
+			return
+		}
+		var err error
+		if child, err = l.launch(l.quit); err != nil && l.quit.Err() == nil {
+			l.failed.Add(1)
+			l.cfg.Log.Warn("logger not started again", "err", err)
+		}
+		l.present(err == nil)
 	}
-	ready := os.NewFile(uintptr(w), "ready")
-	word, err := newEnd(r, "ready")
-	if err != nil {
-		return nil, errors.Join(err, ready.Close())
-	}
-	defer word.release()
-	child, err := reaper.Start(&reaper.Command{
-		Path:  t.path,
-		Args:  t.args,
-		Env:   []string{"CONTAINER_ID=" + cfg.ID, "CONTAINER_NAMESPACE=" + cfg.Namespace},
-		Files: []*os.File{nil, nil, nil, in[0], in[1], ready},
-	})
-	// Only the logger may hold this end, or its death would not end our waiting.
-	if closeErr := ready.Close(); err != nil || closeErr != nil {
-		return nil, fmt.Errorf("cannot start logger %s: %w", t.path, errors.Join(err, closeErr))
-	}
-	l := &logger{child: child, log: cfg.Log, watched: make(chan struct{})}
-	go l.watch()
-	if err := l.await(ctx, word.f, t.scheme == schemeBinaryV2); err != nil {
-		return l, fmt.Errorf("cannot use logger %s: %w", t.path, err)
-	}
-	return l, nil
 }
 
-// await waits for the logger's word on r. With strict the word is a byte; otherwise closing the
-// descriptor, which a dying logger does too, is as good.
-func (l *logger) await(ctx context.Context, r *os.File, strict bool) error {
-	if err := r.SetReadDeadline(time.Now().Add(readyLimit)); err != nil {
+// judge counts the runs that were of no use: there is as much to read as before.
+func (l *logger) judge(before int) {
+	if l.held() >= before {
+		l.failed.Add(1)
+	} else {
+		l.failed.Store(0)
+	}
+}
+
+// needed tells whether a logger that has ended should be started again.
+func (l *logger) needed() bool {
+	return l.quit.Err() == nil && !isClosed(l.drained) && !l.finished()
+}
+
+// present tells whether somebody reads the pipes.
+func (l *logger) present(there bool) {
+	for _, e := range l.growth {
+		e.attended(there)
+	}
+}
+
+// hurry tells that the process has exited: a logger that is not there gets a few more chances,
+// without a long pause, to read what there is. It may be called once.
+func (l *logger) hurry() {
+	l.failed.Store(0)
+	close(l.exited)
+}
+
+// stop ends the logger: by SIGTERM, and after 12 s by SIGKILL, which its children get too. It
+// says in the log what was not read. It may be called once.
+func (l *logger) stop() error {
+	l.cancel() // before the child is looked at: see begin
+	child := l.current()
+	err := l.end(child)
+	if lost := l.held(); lost > 0 {
+		l.cfg.Log.Warn("output lost that the logger has not read", "bytes", lost)
+	}
+	return errors.Join(err, l.free())
+}
+
+// free gives up the pipes.
+func (l *logger) free() error {
+	for _, e := range l.growth {
+		e.release()
+	}
+	var errs []error
+	for _, f := range l.in {
+		if f != nil {
+			errs = append(errs, f.Close())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// end ends child, the last one.
+func (l *logger) end(child *reaper.Child) error {
+	if err := signal(child.Signal, syscall.SIGTERM); err != nil {
 		return err
 	}
-	defer context.AfterFunc(ctx, func() { _ = r.SetReadDeadline(past()) })()
-	if strict {
-		// A child of the logger may keep the descriptor open: the logger's death ends it too.
-		stop := make(chan struct{})
-		defer close(stop)
-		go func() {
-			select {
-			case <-l.child.Done():
-				_ = r.SetReadDeadline(time.Now().Add(lastWordLimit))
-			case <-stop:
-			}
-		}()
-	}
-	n, err := r.Read(make([]byte, 1))
-	switch {
-	case n == 1:
+	if closes(l.kept, termLimit) {
 		return nil
-	case !errors.Is(err, os.ErrDeadlineExceeded):
-		// The end of the pipe, or an error that is as good as that.
-		if !strict {
-			return nil
-		}
-		return l.neverReady()
-	case ctx.Err() != nil:
-		return context.Cause(ctx)
-	case strict && isClosed(l.child.Done()):
-		return l.neverReady()
-	default:
-		return fmt.Errorf("it was not ready within %v; it must write a byte to descriptor 5, or close it"+
-			": %w", readyLimit, context.DeadlineExceeded)
 	}
-}
-
-// neverReady is the error of a logger that gave up its ready descriptor without a word.
-func (l *logger) neverReady() error {
-	select {
-	case <-l.child.Done():
-		return fmt.Errorf("logging binary did not call ready: it ended with status %d",
-			l.child.Exit().Status)
-	case <-time.After(lastWordLimit):
-		return errors.New("logging binary did not call ready: it closed descriptor 5 without a word")
-	}
-}
-
-// watch reports a logger that ends before its process. It ends with the logger.
-func (l *logger) watch() {
-	defer close(l.watched)
-	<-l.child.Done()
-	if !l.expect.Load() {
-		l.log.Warn("logger has ended before its process, whose output is lost from here on",
-			"pid", l.child.Pid(), "status", l.child.Exit().Status)
-	}
-}
-
-// stop ends the logger: by SIGTERM, and after patience by SIGKILL, which its children get too.
-// It may be called again, also concurrently.
-func (l *logger) stop(patience time.Duration) error {
-	l.expect.Store(true)
-	if patience > 0 {
-		if err := l.signal(l.child.Signal, syscall.SIGTERM); err != nil {
-			return err
-		}
-		if l.ended(patience) {
-			return nil
-		}
-	}
-	if err := l.signal(l.child.SignalGroup, syscall.SIGKILL); err != nil {
+	if err := signal(child.SignalGroup, syscall.SIGKILL); err != nil {
 		return err
 	}
-	if !l.ended(killLimit) {
-		return fmt.Errorf("logger with pid %d has not ended %v after SIGKILL",
-			l.child.Pid(), killLimit)
+	if !closes(l.kept, killLimit) {
+		return fmt.Errorf("logger with pid %d has not ended %v after SIGKILL", child.Pid(), killLimit)
 	}
 	return nil
 }
 
-func (l *logger) signal(send func(syscall.Signal) error, sig syscall.Signal) error {
+// discard ends a child that was of no use.
+func (l *logger) discard(child *reaper.Child) error {
+	if err := signal(child.SignalGroup, syscall.SIGKILL); err != nil {
+		return err
+	}
+	if !closes(child.Done(), killLimit) {
+		return fmt.Errorf("logger with pid %d has not ended %v after SIGKILL", child.Pid(), killLimit)
+	}
+	return nil
+}
+
+// current returns the child of now, or the last one.
+func (l *logger) current() *reaper.Child {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.child
+}
+
+// signal takes it for done if the process is gone.
+func signal(send func(syscall.Signal) error, sig syscall.Signal) error {
 	if err := send(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err
 	}
 	return nil
 }
 
-// ended waits up to limit for the logger's end.
-func (l *logger) ended(limit time.Duration) bool {
+// closes waits up to limit for c to be closed.
+func closes(c <-chan struct{}, limit time.Duration) bool {
 	timer := time.NewTimer(limit)
 	defer timer.Stop()
 	select {
-	case <-l.watched:
+	case <-c:
 		return true
 	case <-timer.C:
 		return false

@@ -11,8 +11,6 @@ import (
 	"sync"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // keeping is a logger's script that gets ready by the given command, and keeps both streams in
@@ -192,29 +190,6 @@ func TestLoggersDeathEndsTheWaitThoughItsChildHoldsOn(t *testing.T) {
 	}
 }
 
-// The older scheme takes the end of descriptor 5 for readiness, also that of a dying logger.
-func TestDeadLoggerOfTheOldSchemeIsReported(t *testing.T) {
-	census(t)
-	logs := &syncBuffer{}
-	s := openIO(t, Config{Stdout: loggerURI("binary", "exit 3"), Log: logs.logger()})
-	eventually(t, "a warning", func() (bool, string) {
-		return strings.Contains(logs.String(), "status=3"), logs.String()
-	})
-	c := sh(t, s, "trap '' PIPE; echo x; echo y") // nobody reads, and nobody blocks either
-	exit(t, s, c)
-}
-
-func TestProcessOnATerminalGoesOnWithoutItsLogger(t *testing.T) {
-	census(t)
-	s := openIO(t, Config{Stdout: loggerURI("binary", "exec 5>&-; head -c 1000 <&3 >/dev/null"), Terminal: true})
-	c := shTTY(t, s, "seq 100000")
-	exit(t, s, c)
-	if status := c.Exit().Status; status != 0 {
-		t.Errorf("the process ended with %d", status)
-	}
-	within(t, 5*time.Second, "drain", s.Drained())
-}
-
 func TestLoggerThatIsNeverReadyIsGivenUp(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes 10 s")
@@ -244,19 +219,6 @@ func TestOpenWaitsForTheLoggerNoLongerThanItsContext(t *testing.T) {
 	if !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("got %v", err)
 	}
-}
-
-// Without any end of ours a logger sees the end of its streams as soon as the process is gone.
-func TestWeKeepNoEndOfALoggersPipes(t *testing.T) {
-	census(t)
-	before := len(descriptors(t))
-	s := openIO(t, Config{Stdout: loggerURI("binary", "exec 5>&-; cat <&3")})
-	c := sh(t, s, "read x <"+mkfifo(t, "never"))
-	if after := len(descriptors(t)); after != before {
-		t.Errorf("%d descriptors became %d", before, after)
-	}
-	c.Signal(unix.SIGKILL)
-	exit(t, s, c)
 }
 
 func TestCloseStopsTheLogger(t *testing.T) {

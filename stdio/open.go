@@ -104,7 +104,7 @@ func (s *IO) openOutput(ctx context.Context, t target, streams ...int) error {
 			return missing(name, t.path, err)
 		}
 		h := &hold{fd: fd}
-		h.release = s.stretch(h)
+		h.growth = s.cfg.Room.stretch(h)
 		s.holds = append(s.holds, h)
 		for _, i := range streams {
 			s.files[i] = s.files[streams[0]]
@@ -126,7 +126,7 @@ func (s *IO) openOutput(ctx context.Context, t target, streams ...int) error {
 		return err
 	}
 	if far.fifo = isFIFO; isFIFO {
-		far.unstretch = s.stretch(far.raw)
+		far.growth = s.cfg.Room.stretch(far.raw)
 	}
 	return s.relayAll(far, streams)
 }
@@ -173,7 +173,7 @@ func (s *IO) openLogger(ctx context.Context, t target, streams []int) error {
 	for _, i := range streams {
 		want[i-1] = true
 	}
-	l, out, err := startLogger(ctx, &s.cfg, t, want)
+	l, out, err := startLogger(ctx, &s.cfg, t, want, s.drained)
 	if err != nil {
 		return err
 	}

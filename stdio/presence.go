@@ -17,8 +17,9 @@ const (
 )
 
 // Presence knows whether a manager is there, and lets the output FIFOs of all containers grow
-// while none is, so that no process has to wait for its reader. There is one in a daemon. While a
-// manager is there, and all FIFOs are as small as ever, it does nothing at all.
+// while none is, so that no process has to wait for its reader; and the pipe of a logger while that
+// is not there. There is one in a daemon. While everybody is there, and all pipes are as small as
+// ever, it does nothing at all.
 //
 // The zero value is not of use; all methods may be called concurrently, and none waits.
 type Presence struct {
@@ -63,6 +64,22 @@ func (p *Presence) remove(e *elastic) {
 	p.stir()
 }
 
+// attend tells whether the own reader of e is there.
+func (p *Presence) attend(e *elastic, there bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	e.unread = !there
+	p.stir()
+}
+
+// away tells whether nobody is there to read e. Called with mu held.
+func (p *Presence) away(e *elastic) bool {
+	if e.own {
+		return e.unread
+	}
+	return p.managers == 0
+}
+
 // stir starts the goroutine if there is something to do, or wakes it. Called with mu held.
 func (p *Presence) stir() {
 	if p.looking {
@@ -72,24 +89,28 @@ func (p *Presence) stir() {
 		}
 		return
 	}
-	if p.managers == 0 && len(p.fifos) > 0 {
-		p.looking = true
-		go p.look()
+	for e := range p.fifos {
+		if p.away(e) {
+			p.looking = true
+			go p.look()
+			return
+		}
 	}
 }
 
-// look is the goroutine. It ends when a manager is there and all FIFOs are small again, or when
-// no FIFO is left.
+// look is the goroutine. It ends when everybody is there and all pipes are small again, or when
+// no pipe is left.
 func (p *Presence) look() {
 	timer := time.NewTimer(firstGlance)
 	defer timer.Stop()
 	was, pause := true, firstGlance
 	for {
-		away, fifos := p.next()
-		if fifos == nil {
+		pipes := p.next()
+		if pipes == nil {
 			return
 		}
-		if changed := glance(fifos, away); changed && away || away != was {
+		changed, away := glance(pipes)
+		if changed || away != was {
 			pause = firstGlance
 		}
 		was = away
@@ -106,32 +127,40 @@ func (p *Presence) look() {
 	}
 }
 
-// next returns what is to be looked at. If that is nothing the goroutine has to end.
-func (p *Presence) next() (away bool, fifos []*elastic) {
+// next returns all pipes, and of each whether nobody is there to read it; or none if the goroutine
+// has to end, for want of anything to look at.
+func (p *Presence) next() map[*elastic]bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	away = p.managers == 0
+	pipes := make(map[*elastic]bool, len(p.fifos))
+	p.looking = false
 	for e := range p.fifos {
-		if away || e.grown() {
-			fifos = append(fifos, e)
-		}
+		pipes[e] = p.away(e)
+		p.looking = p.looking || pipes[e] || e.grown()
 	}
-	p.looking = fifos != nil
-	return away, fifos
+	if !p.looking {
+		return nil
+	}
+	return pipes
 }
 
-// glance looks at all fifos and tells whether anything has happened in one.
-func glance(fifos []*elastic, away bool) (changed bool) {
+// glance looks at the pipes that nobody reads or that have grown. It tells whether there are any
+// of the former, and whether anything has happened in one.
+func glance(pipes map[*elastic]bool) (changed, away bool) {
 	used := map[*Room]int64{}
-	for _, e := range fifos {
+	for e := range pipes {
 		used[e.room] += int64(e.size)
 	}
-	for _, e := range fifos {
+	for e, unread := range pipes {
+		if !unread && !e.grown() {
+			continue
+		}
 		before := e.size
-		if e.look(away, e.room.left(used[e.room])) {
+		if e.look(unread, e.room.left(used[e.room])) && unread {
 			changed = true
 		}
+		away = away || unread
 		used[e.room] += int64(e.size - before)
 	}
-	return changed
+	return changed, away
 }

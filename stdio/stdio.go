@@ -36,6 +36,9 @@ type Config struct {
 	// Direct allows to hand the process the client's FIFO itself: for an init process without
 	// a terminal and without an SELinux label. Its output cannot be cut while somebody holds it.
 	Direct bool
+	// LoggerDirs are where loggers may come from, and then they have to be root's alone; nil: they
+	// may come from anywhere. What does not comply is errdefs.ErrPermissionDenied.
+	LoggerDirs []string
 	// Room is what the FIFOs of the process's container may take up; nil: they never grow.
 	Room *Room
 	// Log is for what nobody waits for; nil drops it.
@@ -267,7 +270,7 @@ func (s *IO) Exited() {
 	}
 	s.exited = time.Now()
 	for _, l := range s.loggers {
-		l.expect.Store(true)
+		l.hurry()
 	}
 	if s.state != started {
 		return // launch or Close will see to it
@@ -348,7 +351,7 @@ func (s *IO) stopLoggers() error {
 	errs := make([]error, len(s.loggers))
 	var wg sync.WaitGroup
 	for i, l := range s.loggers {
-		wg.Go(func() { errs[i] = l.stop(termLimit) })
+		wg.Go(func() { errs[i] = l.stop() })
 	}
 	wg.Wait()
 	return errors.Join(errs...)
