@@ -95,9 +95,9 @@ func startLogger(
 // a goroutine that ends then, or when the logger shall stop.
 func (l *logger) keep(child *reaper.Child) {
 	defer close(l.kept)
-	hurry := l.exited
+	hurry, before := l.exited, 0
 	for pause := firstRestart; ; pause = min(2*pause, lastRestart) {
-		began, before := time.Now(), l.held()
+		began := time.Now()
 		if child != nil {
 			<-child.Done()
 			l.judge(before)
@@ -122,6 +122,7 @@ func (l *logger) keep(child *reaper.Child) {
 		if !l.needed() {
 			return
 		}
+		before = l.held()
 		var err error
 		if child, err = l.launch(l.quit); err != nil && l.quit.Err() == nil {
 			l.failed.Add(1)

@@ -2,6 +2,7 @@ package direct
 
 import (
 	"fmt"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -9,6 +10,8 @@ import (
 	"time"
 
 	task "github.com/containerd/containerd/api/runtime/task/v3"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 )
 
 // TestExitWaitsUntilTheLoggerHasReadEverything has a logger that is slow to begin. nerdctl's
@@ -42,5 +45,35 @@ func TestExitWaitsUntilTheLoggerHasReadEverything(t *testing.T) {
 	}
 	if got := strings.Count(string(content), "\n"); got != lines {
 		t.Errorf("%d lines arrived, want %d", got, lines)
+	}
+}
+
+// TestLoggersFromElsewhereAreRefused by a shim whose administrator says where they come from.
+func TestLoggersFromElsewhereAreRefused(t *testing.T) {
+	t.Setenv("HOLDFAST_LOGGER_DIRS", "/usr/bin")
+	l := newLab(t, labConfig{bundle: sh("echo hello")})
+	ours := filepath.Join(l.dir, "logger")
+	if err := os.WriteFile(ours, []byte("#!/bin/sh\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	create := func(uri string) error {
+		_, err := l.Create(within(t), &task.CreateTaskRequest{
+			ID: "c1", Bundle: filepath.Join(l.dir, "c1"), Stdout: uri,
+		})
+		return err
+	}
+	err := create("binary://" + ours)
+	if status.Code(err) != codes.PermissionDenied || !strings.Contains(err.Error(), "HOLDFAST_LOGGER_DIRS") {
+		t.Errorf("a logger from elsewhere: %v", err)
+	}
+	out := filepath.Join(l.dir, "out")
+	if err := create("binary:///bin/sh?-c=" + url.QueryEscape("exec 5>&-; exec cat <&3 >"+out)); err != nil {
+		t.Fatal(err)
+	}
+	l.mustStart("c1", "")
+	l.wait("c1", "")
+	l.mustDelete("c1", "")
+	if got := l.read(out); got != "hello\n" {
+		t.Errorf("the logger got %q", got)
 	}
 }
