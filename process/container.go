@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 	"holdfast/internal/cgroup"
 	"holdfast/internal/mount"
 	"holdfast/internal/reaper"
+	"holdfast/internal/recorder"
 	"holdfast/oom"
 	"holdfast/runc"
 	"holdfast/stdio"
@@ -62,6 +64,7 @@ type Config struct {
 	Presence *Presence // nil: it may not, beyond what the kernel gives
 	Runtime  Runtime
 	Events   Events
+	Steps    *recorder.Recorder // of what is done; may be nil
 	Log      *slog.Logger
 	// Forget is called once the container has been deleted, after TaskDelete was logged and before
 	// Delete returns: from then on nobody shall find it, and its id may be used again.
@@ -80,6 +83,7 @@ type Container struct {
 	room    *stdio.Room
 	mounted bool
 	delete  flight
+	oomed   atomic.Bool // the kernel has killed something in it for want of memory
 
 	mu        sync.Mutex // guards what follows
 	execs     map[string]*execProcess
@@ -111,6 +115,9 @@ func (c *Container) ID() string { return c.cfg.ID }
 
 // Bundle returns the absolute path of the container's bundle.
 func (c *Container) Bundle() string { return c.cfg.Bundle }
+
+// reach remembers a step of the init process.
+func (c *Container) reach(step recorder.Step) { c.cfg.Steps.Reach(step, c.cfg.ID, "") }
 
 // find returns the process with that exec id, or the init process.
 func (c *Container) find(exec string) (*process, error) {

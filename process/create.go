@@ -13,6 +13,7 @@ import (
 	"holdfast/internal/cgroup"
 	"holdfast/internal/mount"
 	"holdfast/internal/reaper"
+	"holdfast/internal/recorder"
 	"holdfast/oom"
 	"holdfast/runc"
 	"holdfast/stdio"
@@ -72,11 +73,13 @@ func (c *Container) create(ctx context.Context, undo *undoList) error {
 	if err := c.mountRootfs(ctx, undo); err != nil {
 		return err
 	}
+	c.reach(recorder.CreateMounted)
 	io, err := stdio.Open(ctx, c.streams())
 	if err != nil {
 		return fmt.Errorf("open stdio of task %s: %w", c.cfg.ID, err)
 	}
 	undo.add(io.Close)
+	c.reach(recorder.CreateOpened)
 	if err := c.init.attach(io); err != nil {
 		return fmt.Errorf("set up stdio of task %s: %w", c.cfg.ID, err)
 	}
@@ -89,6 +92,7 @@ func (c *Container) create(ctx context.Context, undo *undoList) error {
 		return fmt.Errorf("create task %s: %w", c.cfg.ID, err)
 	}
 	c.cfg.Events.Append(c.created())
+	c.reach(recorder.CreateLogged)
 	if c.cfg.Checkpoint == "" {
 		c.begin(c.init.alive())
 	}
@@ -145,11 +149,13 @@ func (c *Container) createInit(ctx context.Context, io *stdio.IO, undo *undoList
 		defer cancel()
 		return c.cfg.Runtime.Delete(limited, true)
 	})
+	c.reach(recorder.CreateRan)
 	if err := connect(io, console); err != nil {
 		return fmt.Errorf("connect stdio of task %s: %w", c.cfg.ID, err)
 	}
 	c.init.born(child)
 	c.watchMemory(child)
+	c.reach(recorder.CreateConnected)
 	undo.add(func() error {
 		c.watch.Close()
 		return nil

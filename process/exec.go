@@ -9,6 +9,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"holdfast/internal/reaper"
+	"holdfast/internal/recorder"
 	"holdfast/runc"
 	"holdfast/stdio"
 )
@@ -77,6 +78,7 @@ func (c *Container) startExec(ctx context.Context, e *execProcess) (int, error) 
 		c.cfg.Events.Append(&events.TaskExecStarted{
 			ContainerID: c.cfg.ID, ExecID: e.cfg.ID, Pid: uint32(child.Pid()), //nolint:gosec // positive, below 2^22
 		})
+		c.reachExec(recorder.ExecLogged, e)
 		go c.liveExec(e, child)
 	})
 	if err != nil {
@@ -91,8 +93,13 @@ func (c *Container) startExec(ctx context.Context, e *execProcess) (int, error) 
 	return child.Pid(), nil
 }
 
+func (c *Container) reachExec(step recorder.Step, e *execProcess) {
+	c.cfg.Steps.Reach(step, c.cfg.ID, e.cfg.ID)
+}
+
 // run starts the process of e. If it fails nothing runs and nothing is left open.
 func (c *Container) run(ctx context.Context, e *execProcess) (*reaper.Child, error) {
+	c.reachExec(recorder.ExecBegun, e)
 	io, err := stdio.Open(ctx, stdio.Config{
 		Stdin: e.cfg.Stdin, Stdout: e.cfg.Stdout, Stderr: e.cfg.Stderr, Terminal: e.cfg.Terminal,
 		UID: c.cfg.IOUID, GID: c.cfg.IOGID, ID: e.cfg.ID, Namespace: c.cfg.Namespace,
@@ -101,6 +108,7 @@ func (c *Container) run(ctx context.Context, e *execProcess) (*reaper.Child, err
 	if err != nil {
 		return nil, fmt.Errorf("open stdio of %s: %w", e.name, err)
 	}
+	c.reachExec(recorder.ExecOpened, e)
 	limited, cancel := detach(ctx, Exec)
 	defer cancel()
 	child, console, err := c.cfg.Runtime.Exec(limited, runc.ExecConfig{
@@ -109,6 +117,7 @@ func (c *Container) run(ctx context.Context, e *execProcess) (*reaper.Child, err
 	if err != nil {
 		return nil, errors.Join(err, io.Close())
 	}
+	c.reachExec(recorder.ExecRan, e)
 	if err := errors.Join(connect(io, console), e.attach(io)); err != nil {
 		err = fmt.Errorf("connect stdio of %s: %w", e.name, err)
 		return nil, errors.Join(err, signalChild(child, killSignal), io.Close())

@@ -12,13 +12,17 @@ import (
 
 	"holdfast/internal/mount"
 	"holdfast/internal/reaper"
+	"holdfast/internal/recorder"
 	"holdfast/runc"
 )
 
 // startInit lets the init process run the user's program, or restores it from its checkpoint.
 func (c *Container) startInit(ctx context.Context) (int, error) {
 	run := func() error { return c.startCreated(ctx) }
-	commit := func() { c.cfg.Events.Append(&events.TaskStart{ContainerID: c.cfg.ID, Pid: c.pid()}) }
+	commit := func() {
+		c.cfg.Events.Append(&events.TaskStart{ContainerID: c.cfg.ID, Pid: c.pid()})
+		c.reach(recorder.StartLogged)
+	}
 	if c.cfg.Checkpoint != "" {
 		run = func() error { return c.restore(ctx) }
 		started := commit
@@ -53,7 +57,10 @@ func (c *Container) startCreated(ctx context.Context) error {
 		case <-limited.Done():
 		}
 	}()
-	return c.cfg.Runtime.Start(limited)
+	c.reach(recorder.StartBegun)
+	err := c.cfg.Runtime.Start(limited)
+	c.reach(recorder.StartRan)
+	return err
 }
 
 func (c *Container) pid() uint32 { return uint32(c.init.info().Pid) } //nolint:gosec // positive, below 2^22
@@ -62,6 +69,7 @@ func (c *Container) pid() uint32 { return uint32(c.init.info().Pid) } //nolint:g
 func (c *Container) restore(ctx context.Context) error {
 	limited, cancel := detach(ctx, Checkpoint)
 	defer cancel()
+	c.reach(recorder.StartBegun)
 	work := c.cfg.CRIUWork
 	if work == "" {
 		work = filepath.Join(c.cfg.Bundle, "work")
@@ -80,6 +88,7 @@ func (c *Container) restore(ctx context.Context) error {
 	}
 	c.init.born(child)
 	c.watchMemory(child)
+	c.reach(recorder.StartRan)
 	return nil
 }
 
@@ -121,6 +130,7 @@ func (c *Container) deleteInit() (reaper.Exit, error) {
 			ContainerID: c.cfg.ID, Pid: c.pid(), ExitStatus: uint32(exit.Status), //nolint:gosec // 0 to 255
 			ExitedAt: timestamp(exit.At),
 		})
+		c.reach(recorder.DeleteLogged)
 		c.cfg.Forget()
 	})
 	return c.init.info().Exit, err
@@ -133,6 +143,7 @@ func (c *Container) endCreated(ctx context.Context) error {
 	if child == nil || c.init.current() != Created {
 		return nil
 	}
+	c.init.ask(killSignal)
 	if err := signalChild(child, killSignal); err != nil {
 		return err
 	}
@@ -146,6 +157,7 @@ func (c *Container) endCreated(ctx context.Context) error {
 // drained while the runtime deletes, since each has its own limit and a client may have but 10 s
 // for both (contract T42).
 func (c *Container) free(ctx context.Context) error {
+	c.reach(recorder.DeleteBegun)
 	var wg sync.WaitGroup
 	for _, e := range c.all() {
 		wg.Go(func() { c.reportStuck(e.free(ctx)) })
@@ -159,9 +171,11 @@ func (c *Container) free(ctx context.Context) error {
 	if io := c.init.stdio(); io != nil {
 		err = errors.Join(err, io.Close())
 	}
+	c.reach(recorder.DeleteRan)
 	if c.mounted {
 		err = errors.Join(err, mount.Unmount(ctx, c.rootfs()))
 	}
+	c.reach(recorder.DeleteUnmounted)
 	return err
 }
 

@@ -38,6 +38,7 @@ func (c *Container) Kill(ctx context.Context, exec string, sig syscall.Signal, a
 		}
 		return refuse(p.name, p.current(), Kill)
 	}
+	p.ask(sig)
 	if all && exec == "" {
 		limited, cancel := detach(ctx, Kill)
 		defer cancel()

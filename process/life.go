@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"holdfast/internal/reaper"
+	"holdfast/internal/recorder"
 )
 
 // message is an event of containerd.events.
@@ -29,13 +30,17 @@ func (c *Container) live(child *reaper.Child) {
 	defer c.outlive(c.init)
 	<-child.Done()
 	exit := child.Exit()
+	c.reach(recorder.ExitReaped)
 	c.init.stdio().Exited()
 	empty := c.gate.close()
 	if c.watch != nil {
 		c.watch.Close()
 	}
+	c.record(exit)
+	c.reach(recorder.ExitRecorded)
 	c.killRest()
 	c.await(empty)
+	c.reach(recorder.ExitAlone)
 	if io := c.init.stdio(); io.Logged() {
 		<-io.Drained() // within 10 s
 	}
@@ -50,16 +55,15 @@ func (c *Container) live(child *reaper.Child) {
 	c.abandon()
 }
 
-// exited keeps the exit of the init process, logs it and frees the waiters, in this order: who
-// wakes and deletes at once shall find the record written and the event in the log.
+// exited logs the exit of the init process and frees the waiters, in this order: who wakes and
+// deletes at once shall find the event in the log.
 func (c *Container) exited(exit reaper.Exit) {
 	pid := c.init.info().Pid
-	if err := writeExitRecord(c.cfg.Bundle, pid, exit); err != nil {
-		c.cfg.Log.Warn("exit not recorded; if the shim dies now its status is lost", "task", c.cfg.ID, "err", err)
-	}
 	c.cfg.Events.Append(taskExit(c.cfg.ID, c.cfg.ID, pid, exit))
+	c.reach(recorder.ExitLogged)
 	c.init.finish(exit)
-	c.cfg.Log.Info("task exited", "task", c.cfg.ID, "pid", pid, "status", exit.Status)
+	c.cfg.Log.Info("task exited", "task", c.cfg.ID, "pid", pid, "status", exit.Status,
+		"cause", c.cause(exit))
 }
 
 // liveExec is the life of an exec.
@@ -68,9 +72,11 @@ func (c *Container) liveExec(e *execProcess, child *reaper.Child) {
 	defer c.outlive(e.process)
 	<-child.Done()
 	exit := child.Exit()
+	c.reachExec(recorder.ExecExitReaped, e)
 	e.stdio().Exited()
 	err := e.do(context.Background(), Exit, nil, func() {
 		c.cfg.Events.Append(taskExit(c.cfg.ID, e.cfg.ID, child.Pid(), exit))
+		c.reachExec(recorder.ExecExitLogged, e)
 		e.finish(exit)
 	})
 	if err != nil {
@@ -177,6 +183,7 @@ func (c *Container) abandon() {
 
 // killedForMemory logs an OOM kill, and leaves a file that says so.
 func (c *Container) killedForMemory() {
+	c.oomed.Store(true)
 	path := filepath.Join(c.cfg.Bundle, oomFile)
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
 		c.cfg.Log.Warn("OOM kill not recorded", "task", c.cfg.ID, "err", err)

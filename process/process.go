@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"syscall"
 
 	"holdfast/internal/reaper"
 	"holdfast/stdio"
@@ -24,7 +25,8 @@ type process struct {
 	child  *reaper.Child // nil before the start
 	pid    int           // of child; kept after its exit
 	exit   reaper.Exit
-	ended  bool // done is closed
+	ended  bool   // done is closed
+	asked  uint64 // one bit for each signal that a client has had sent
 	io     *stdio.IO
 	size   [2]uint16 // the last Resize that came before io was there
 	resize bool
@@ -146,6 +148,21 @@ func (p *process) attach(io *stdio.IO) error {
 		return io.CloseStdin()
 	}
 	return nil
+}
+
+// ask notes that a client wants sig to be sent. It comes before the sending, whose result may be seen
+// at once.
+func (p *process) ask(sig syscall.Signal) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.asked |= 1 << uint(sig) // nothing, for a number that is no signal's
+}
+
+// wasAsked tells whether a client has had sig sent.
+func (p *process) wasAsked(sig syscall.Signal) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.asked&(1<<uint(sig)) != 0
 }
 
 // finish keeps the exit and frees the waiters; only the first call counts.

@@ -18,18 +18,52 @@ const (
 	oomFile  = "oom"       // its being there says it: CRI-O has no other way to learn of it (managers.md)
 )
 
-// ExitRecord is what ExitFile holds, as containerd's own shim 2.4 writes and reads it (contract
-// 1.8): whoever cleans up after us can tell the truth.
+// ExitRecord is what ExitFile holds. The first three are what containerd's own shim 2.4 writes and
+// reads (contract 1.8): whoever cleans up after us can tell the truth. The others are for people.
 type ExitRecord struct {
-	Timestamp time.Time
-	Pid       int32
-	Status    int32
+	Timestamp  time.Time
+	Pid        int32
+	Status     int32
+	Signal     int    `json:",omitempty"` // that has ended the process
+	CoreDumped bool   `json:",omitempty"`
+	Cause      string `json:",omitempty"` // of the signal
+}
+
+// The causes of a signal.
+const (
+	causeRequest = "request" // a client of ours has had it sent
+	causeOOM     = "oom"     // the kernel, for want of memory
+	causeOutside = "outside" // somebody else, the container itself perhaps
+)
+
+// cause tells where the signal that has ended the init process came from; "" if none has.
+func (c *Container) cause(exit reaper.Exit) string {
+	switch {
+	case exit.Signal == 0:
+		return ""
+	case c.init.wasAsked(exit.Signal):
+		return causeRequest
+	case exit.Signal == killSignal && c.oomed.Load():
+		return causeOOM
+	}
+	return causeOutside
+}
+
+// record writes how the container has ended.
+func (c *Container) record(exit reaper.Exit) {
+	err := writeExitRecord(c.cfg.Bundle, ExitRecord{
+		Timestamp: exit.At, Pid: int32(c.init.info().Pid), Status: int32(exit.Status), //nolint:gosec // below 2^22 and 256
+		Signal: int(exit.Signal), CoreDumped: exit.Core, Cause: c.cause(exit),
+	})
+	if err != nil {
+		c.cfg.Log.Warn("exit not recorded; if the shim dies now its status is lost", "task", c.cfg.ID, "err", err)
+	}
 }
 
 // writeExitRecord replaces exit.json in one step. It does not fsync: the bundle is on a tmpfs as
 // a rule, and a crash of the machine ends the container anyway (demand.md 142).
-func writeExitRecord(bundle string, pid int, exit reaper.Exit) error {
-	content, err := json.Marshal(ExitRecord{Timestamp: exit.At, Pid: int32(pid), Status: int32(exit.Status)}) //nolint:gosec // below 2^22 and 256
+func writeExitRecord(bundle string, record ExitRecord) error {
+	content, err := json.Marshal(record)
 	if err != nil {
 		return fmt.Errorf("encode exit record: %w", err)
 	}

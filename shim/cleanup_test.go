@@ -186,9 +186,9 @@ func TestGarbledPidFileIsPidZero(t *testing.T) {
 	}
 }
 
-// recorder makes a runtime that writes down how it is called, then runs script. Its root is a
+// noted makes a runtime that writes down how it is called, then runs script. Its root is a
 // directory where each container of ids has a state.
-func recorder(t *testing.T, script string, ids ...string) (o *options.Options, calls func() []string) {
+func noted(t *testing.T, script string, ids ...string) (o *options.Options, calls func() []string) {
 	t.Helper()
 	dir := t.TempDir()
 	list := filepath.Join(dir, "calls")
@@ -273,9 +273,9 @@ func TestDeleteNamesWhatStays(t *testing.T) {
 			t.Parallel()
 			m := newManager(t, "2.4")
 			bundle := m.bundle("c1", nil)
-			o, _ := recorder(t, c.script)
+			o, _ := noted(t, c.script)
 			if c.state {
-				o, _ = recorder(t, c.script, "c1")
+				o, _ = noted(t, c.script, "c1")
 			}
 			if c.script == "" {
 				o.BinaryName = "/none/such"

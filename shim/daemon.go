@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"holdfast/internal/reaper"
+	"holdfast/internal/recorder"
 )
 
 const (
@@ -39,7 +40,8 @@ func serve(ctx context.Context, p DaemonParams) error {
 		return errors.Join(err, p.RemoveSocket())
 	}
 	events := NewEventLog(p.TTRPCAddress, p.Namespace, log)
-	service := NewService(p.Namespace, events, log)
+	steps := new(recorder.Recorder)
+	service := NewService(p.Namespace, events, log, steps)
 	server, err := newServer(service, log)
 	if err != nil {
 		return errors.Join(err, p.RemoveSocket())
@@ -47,8 +49,9 @@ func serve(ctx context.Context, p DaemonParams) error {
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(ctx, p.Listener) }() // ends with Shutdown of server
 	log.Info("shim serves", "group", p.Group, "pid", os.Getpid())
-	err = await(signals, service.Stopped(), served, log)
-	takeDown(p, server, events, log)
+	err = await(signals, service.Stopped(), served, log, steps)
+	steps.Reach(recorder.ShutdownBegun, "", "")
+	takeDown(p, server, events, log, steps)
 	return errors.Join(err, logFile.Close())
 }
 
@@ -65,7 +68,10 @@ func newServer(service *Service, log *slog.Logger) (*ttrpc.Server, error) {
 }
 
 // await returns when the shim is to end: the manager asked, or a signal, or the socket broke.
-func await(signals <-chan os.Signal, stopped <-chan struct{}, served <-chan error, log *slog.Logger) error {
+func await(
+	signals <-chan os.Signal, stopped <-chan struct{}, served <-chan error, log *slog.Logger,
+	steps *recorder.Recorder,
+) error {
 	for {
 		select {
 		case <-stopped:
@@ -79,7 +85,7 @@ func await(signals <-chan os.Signal, stopped <-chan struct{}, served <-chan erro
 				log.Info("shim ends by signal", "signal", sig.String())
 				return nil
 			case unix.SIGUSR1:
-				log.Info("stacks", "stacks", stacks())
+				log.Info("stacks", "stacks", stacks(), "steps", steps.String())
 			}
 		}
 	}
@@ -92,10 +98,11 @@ func stacks() string {
 
 // takeDown removes the socket first, so that a start sees either a daemon that answers or none;
 // then the answers under way are finished and the events flushed.
-func takeDown(p DaemonParams, server *ttrpc.Server, events *EventLog, log *slog.Logger) {
+func takeDown(p DaemonParams, server *ttrpc.Server, events *EventLog, log *slog.Logger, steps *recorder.Recorder) {
 	if err := p.RemoveSocket(); err != nil {
 		log.Error("socket not removed", "err", err)
 	}
+	steps.Reach(recorder.ShutdownHidden, "", "")
 	answers, cancel := context.WithTimeout(context.Background(), answerLimit)
 	defer cancel()
 	if err := server.Shutdown(answers); err != nil {
@@ -104,8 +111,10 @@ func takeDown(p DaemonParams, server *ttrpc.Server, events *EventLog, log *slog.
 			log.Debug("server not closed", "err", err)
 		}
 	}
+	steps.Reach(recorder.ShutdownServed, "", "")
 	flush, cancel := context.WithTimeout(context.Background(), flushLimit)
 	defer cancel()
 	lost := events.Close(flush)
+	steps.Reach(recorder.ShutdownFlushed, "", "")
 	log.Info("shim ends", "group", p.Group, "lost", lost)
 }

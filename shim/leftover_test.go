@@ -36,7 +36,7 @@ func TestLeftProcessesAreKilledWithProof(t *testing.T) {
 			go func() { died <- victim.Wait() }()
 			enterCgroups(t, group, victim.Process.Pid)
 			writeText(t, filepath.Join(bundle, "init.pid"), strconv.Itoa(victim.Process.Pid))
-			o, _ := recorder(t, "exit 0")
+			o, _ := noted(t, "exit 0")
 			m.save("c1", o)
 			since := time.Now()
 			answer, complaint := m.mustDelete("c1")

@@ -14,7 +14,7 @@ import (
 func pod(t *testing.T, m *manager, socket string) (calls func() []string) {
 	t.Helper()
 	ids := map[string]string{"p": "p", "a": "p", "b": "p", "other": "q", "alone": ""}
-	o, calls := recorder(t, "", "p", "a", "b", "other", "alone", "stranger", "joined", "guest")
+	o, calls := noted(t, "", "p", "a", "b", "other", "alone", "stranger", "joined", "guest")
 	for id, sandbox := range ids {
 		kind := "container"
 		if id == sandbox {

@@ -19,6 +19,7 @@ import (
 
 	"holdfast/internal/mount"
 	"holdfast/internal/reaper"
+	"holdfast/internal/recorder"
 	"holdfast/process"
 )
 
@@ -33,6 +34,7 @@ type Service struct {
 	namespace string
 	events    process.Events
 	log       *slog.Logger
+	steps     *recorder.Recorder
 	stop      chan struct{} // closed when Shutdown finds nothing left to do
 	presence  *process.Presence
 
@@ -51,9 +53,9 @@ type entry struct {
 }
 
 // NewService returns a service without containers.
-func NewService(namespace string, events process.Events, log *slog.Logger) *Service {
+func NewService(namespace string, events process.Events, log *slog.Logger, steps *recorder.Recorder) *Service {
 	return &Service{
-		namespace: namespace, events: events, log: log,
+		namespace: namespace, events: events, log: log, steps: steps,
 		stop: make(chan struct{}), presence: process.NewPresence(), containers: map[string]*entry{},
 	}
 }
@@ -274,6 +276,7 @@ func (s *Service) create(ctx context.Context, r *task.CreateTaskRequest) (*proce
 	if err := SaveOptions(bundle, opts); err != nil {
 		return nil, err
 	}
+	s.steps.Reach(recorder.CreateBegun, id, "")
 	return process.Create(ctx, process.Config{
 		ID: id, Namespace: s.namespace, Bundle: bundle, Rootfs: mounts(r.GetRootfs()),
 		Terminal: r.GetTerminal(), Stdin: r.GetStdin(), Stdout: r.GetStdout(), Stderr: r.GetStderr(),
@@ -282,7 +285,7 @@ func (s *Service) create(ctx context.Context, r *task.CreateTaskRequest) (*proce
 		IOUID: int(opts.GetIoUid()), IOGID: int(opts.GetIoGid()), Relay: mayCheckpoint(),
 		Budget: os.Getenv(process.BudgetVariable), Presence: s.presence,
 		LoggerDirs: filepath.SplitList(os.Getenv(process.LoggerVariable)),
-		Runtime:    newRuntime(opts, s.namespace, id, bundle), Events: s.events, Log: s.log,
+		Runtime:    newRuntime(opts, s.namespace, id, bundle), Events: s.events, Steps: s.steps, Log: s.log,
 		Forget: func() { s.forget(id) },
 	})
 }

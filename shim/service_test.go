@@ -11,7 +11,7 @@ import (
 
 func newTestService(t *testing.T) *Service {
 	log := slog.New(slog.NewTextHandler(t.Output(), nil))
-	return NewService("test", NewEventLog("", "test", log), log)
+	return NewService("test", NewEventLog("", "test", log), log, nil)
 }
 
 func stopped(s *Service) bool {

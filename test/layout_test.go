@@ -18,19 +18,22 @@ const shimCommand = "holdfast/cmd/containerd-shim-holdfast-v2"
 // mayImport says which of our packages each product package may import. A package that is not
 // here does not belong in the tree.
 var mayImport = map[string][]string{
-	"holdfast/internal/reaper": {},
-	"holdfast/internal/cgroup": {},
-	"holdfast/internal/mount":  {"holdfast/internal/reaper"},
-	"holdfast/oom":             {"holdfast/internal/cgroup"},
-	"holdfast/stdio":           {"holdfast/internal/reaper"},
-	"holdfast/runc":            {"holdfast/internal/reaper"},
+	"holdfast/internal/reaper":   {},
+	"holdfast/internal/recorder": {},
+	"holdfast/internal/cgroup":   {},
+	"holdfast/internal/mount":    {"holdfast/internal/reaper"},
+	"holdfast/oom":               {"holdfast/internal/cgroup"},
+	"holdfast/stdio":             {"holdfast/internal/reaper"},
+	"holdfast/runc":              {"holdfast/internal/reaper"},
 	"holdfast/process": {
 		"holdfast/runc", "holdfast/stdio", "holdfast/oom",
 		"holdfast/internal/reaper", "holdfast/internal/cgroup", "holdfast/internal/mount",
+		"holdfast/internal/recorder",
 	},
 	"holdfast/shim": {
 		"holdfast/process", "holdfast/runc",
 		"holdfast/internal/reaper", "holdfast/internal/cgroup", "holdfast/internal/mount",
+		"holdfast/internal/recorder",
 	},
 	shimCommand:                {"holdfast/shim"},
 	"holdfast/internal/client": {},

@@ -44,6 +44,7 @@ type lab struct {
 	opts   *options.Options
 	relax  []order.Option
 	ids    []string // of all bundles
+	binary string   // of the shim
 	killed bool     // the test has ended the shim itself, and cleans up
 	// history, if not nil, returns what is to be checked for order of the events that arrived.
 	history func([]client.Event) []client.Event
@@ -55,6 +56,7 @@ type labConfig struct {
 	options *options.Options
 	bare    bool // start the shim as CRI-O does: without any address, with the legacy protocol
 	relax   []order.Option
+	binary  string // of the shim; "" = shimBinary
 }
 
 // newLab starts a shim for one bundle. Nothing has been created yet.
@@ -70,7 +72,10 @@ func newLab(t *testing.T, cfg labConfig) *lab {
 	if cfg.id == "" {
 		cfg.id = "c1"
 	}
-	l := &lab{t: t, dir: dir, name: filepath.Base(dir), opts: cfg.options, relax: cfg.relax}
+	if cfg.binary == "" {
+		cfg.binary = shimBinary
+	}
+	l := &lab{t: t, dir: dir, name: filepath.Base(dir), opts: cfg.options, relax: cfg.relax, binary: cfg.binary}
 	if runtime := os.Getenv(runtimeVariable); runtime != "" && l.opts == nil {
 		l.opts = &options.Options{BinaryName: runtime}
 	}
@@ -110,7 +115,7 @@ func launchBare(ctx context.Context, _ string, cfg client.StartConfig, log io.Wr
 
 func (l *lab) startConfig(id string) client.StartConfig {
 	return client.StartConfig{
-		Binary: shimBinary, ID: id, Namespace: l.name, Bundle: filepath.Join(l.dir, id),
+		Binary: l.binary, ID: id, Namespace: l.name, Bundle: filepath.Join(l.dir, id),
 		SocketDir: filepath.Join(l.dir, "s"), Options: l.any(), Debug: true,
 	}
 }

@@ -1,0 +1,30 @@
+//go:build failpoints
+
+package recorder
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// pause stops at a step that HOLDFAST_FAILPOINTS names, as one of several, separated by commas:
+// there a file with the step's name appears in HOLDFAST_FAILPOINTS_DIR, and pause returns when it
+// has gone.
+func pause(step Step) {
+	name := labels[step].Name()
+	if !strings.Contains(","+os.Getenv("HOLDFAST_FAILPOINTS")+",", ","+name+",") {
+		return
+	}
+	path := filepath.Join(os.Getenv("HOLDFAST_FAILPOINTS_DIR"), name)
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		panic(err)
+	}
+	for {
+		if _, err := os.Lstat(path); os.IsNotExist(err) {
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
