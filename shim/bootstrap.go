@@ -101,7 +101,7 @@ func (s *starter) claim(ctx context.Context) (*listener, int32, error) {
 		if !errors.Is(err, errTaken) {
 			return l, 0, err
 		}
-		version, err := probe(ctx, s.socket)
+		version, err := probe(ctx, s.socket, s.params.ID)
 		if !errors.Is(err, errGone) || time.Now().After(end) {
 			return nil, version, err
 		}

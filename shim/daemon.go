@@ -42,6 +42,7 @@ func serve(ctx context.Context, p DaemonParams) error {
 	events := NewEventLog(p.TTRPCAddress, p.Namespace, log)
 	steps := new(recorder.Recorder)
 	service := NewService(p.Namespace, events, log, steps)
+	service.Inhabit(p.Bundle)
 	server, err := newServer(service, log)
 	if err != nil {
 		return errors.Join(err, p.RemoveSocket())
@@ -57,7 +58,7 @@ func serve(ctx context.Context, p DaemonParams) error {
 
 func newServer(service *Service, log *slog.Logger) (*ttrpc.Server, error) {
 	server, err := ttrpc.NewServer(
-		ttrpc.WithServerHandshaker(greeter{presence: service.presence}),
+		ttrpc.WithServerHandshaker(greeter{service: service}),
 		ttrpc.WithUnaryServerInterceptor(edge(log)),
 	)
 	if err != nil {

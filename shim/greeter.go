@@ -6,14 +6,12 @@ import (
 	"sync"
 
 	"github.com/containerd/ttrpc"
-
-	"holdfast/process"
 )
 
-// greeter admits to the socket who runs as the same user as we do, and counts as a manager who is
+// greeter admits to the socket who runs as the same user as we do, and counts as a client who is
 // connected: a manager keeps its connection for as long as it lives.
 type greeter struct {
-	presence *process.Presence
+	service *Service
 }
 
 // Handshake implements ttrpc.Handshaker.
@@ -22,8 +20,8 @@ func (g greeter) Handshake(ctx context.Context, conn net.Conn) (net.Conn, any, e
 	if err != nil {
 		return nil, nil, err
 	}
-	g.presence.Arrive()
-	return &visit{Conn: admitted, leave: sync.OnceFunc(g.presence.Leave)}, credentials, nil
+	g.service.arrive()
+	return &visit{Conn: admitted, leave: sync.OnceFunc(g.service.depart)}, credentials, nil
 }
 
 // visit is a connection of a manager. ttrpc closes it when the other side has.

@@ -22,6 +22,10 @@ const (
 	olderVersion  = 2
 )
 
+// joinKey is metadata of a Connect by which a start tells a daemon of ours that the container is
+// about to be created there.
+const joinKey = "holdfast-join"
+
 // probeLimit bounds how long a living daemon may take to say what it speaks.
 const probeLimit = 2 * time.Second
 
@@ -29,14 +33,15 @@ const probeLimit = 2 * time.Second
 var errGone = errors.New("the daemon is gone")
 
 // probe returns the newest version of the task API that the daemon at path speaks, which may be a
-// daemon of containerd's, from before our shim was put in its place. The error is errGone if there
-// is no daemon any more.
+// daemon of containerd's, from before our shim was put in its place. It tells the daemon that the
+// container id is coming. The error is errGone if there is no daemon any more.
 //
 // A daemon that lives but does not answer is taken for the newest version: managers fall back from
 // it when the daemon says that it does not know it, but never the other way.
-func probe(ctx context.Context, path string) (int32, error) {
+func probe(ctx context.Context, path, id string) (int32, error) {
 	ctx, cancel := context.WithTimeout(ctx, probeLimit)
 	defer cancel()
+	ctx = ttrpc.WithMetadata(ctx, ttrpc.MD{joinKey: []string{id}})
 	dialer := net.Dialer{Timeout: connectLimit}
 	conn, err := dialer.DialContext(ctx, "unix", path)
 	if errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, unix.ENOENT) {
@@ -47,11 +52,11 @@ func probe(ctx context.Context, path string) (int32, error) {
 	}
 	client := ttrpc.NewClient(conn)
 	defer client.Close() //nolint:errcheck // nothing was asked for after the answer
-	_, err = taskv3.NewTTRPCTaskClient(client).Connect(ctx, &taskv3.ConnectRequest{})
+	_, err = taskv3.NewTTRPCTaskClient(client).Connect(ctx, &taskv3.ConnectRequest{ID: id})
 	version := int32(newestVersion)
 	if status.Code(err) == codes.Unimplemented {
 		version = olderVersion
-		_, err = taskv2.NewTTRPCTaskClient(client).Connect(ctx, &taskv2.ConnectRequest{})
+		_, err = taskv2.NewTTRPCTaskClient(client).Connect(ctx, &taskv2.ConnectRequest{ID: id})
 	}
 	switch {
 	case isClosed(err), status.Code(err) == codes.Unavailable:

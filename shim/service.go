@@ -37,11 +37,16 @@ type Service struct {
 	steps     *recorder.Recorder
 	stop      chan struct{} // closed when Shutdown finds nothing left to do
 	presence  *process.Presence
+	grace     time.Duration // graceTime, except in tests
 
 	mu         sync.Mutex // guards what follows
 	containers map[string]*entry
-	leaving    bool // Shutdown was asked for, and all containers are unwanted
-	stopping   bool // stop is closed
+	expected   map[string]*time.Timer // containers whose start has found us, not created yet
+	clients    int                    // connections
+	bundles    map[string]struct{}    // of all containers, as far as they may still be there
+	leaving    bool                   // Shutdown was asked for, and all containers are unwanted
+	minded     bool                   // mind runs
+	stopping   bool                   // stop is closed
 }
 
 // entry is a container, or the place of one that is being created.
@@ -57,6 +62,7 @@ func NewService(namespace string, events process.Events, log *slog.Logger, steps
 	return &Service{
 		namespace: namespace, events: events, log: log, steps: steps,
 		stop: make(chan struct{}), presence: process.NewPresence(), containers: map[string]*entry{},
+		expected: map[string]*time.Timer{}, bundles: map[string]struct{}{}, grace: graceTime,
 	}
 }
 
@@ -156,6 +162,7 @@ func (s *Service) reserve(id string, undo func()) (*entry, error) {
 	}
 	e := &entry{ready: make(chan struct{}), undo: undo}
 	s.containers[id] = e
+	s.unexpect(id)
 	s.leaving = false
 	return e, nil
 }
@@ -193,14 +200,6 @@ func (s *Service) unwant(id string, unwanted bool) {
 	s.leaving = s.leaving && unwanted
 	if unwanted && e.container == nil {
 		e.undo()
-	}
-}
-
-// stopIfEmpty ends the shim if it was asked to end and the last container has gone. mu is held.
-func (s *Service) stopIfEmpty() {
-	if s.leaving && len(s.containers) == 0 && !s.stopping {
-		s.stopping = true
-		close(s.stop)
 	}
 }
 
@@ -276,6 +275,7 @@ func (s *Service) create(ctx context.Context, r *task.CreateTaskRequest) (*proce
 	if err := SaveOptions(bundle, opts); err != nil {
 		return nil, err
 	}
+	s.Inhabit(bundle)
 	s.steps.Reach(recorder.CreateBegun, id, "")
 	return process.Create(ctx, process.Config{
 		ID: id, Namespace: s.namespace, Bundle: bundle, Rootfs: mounts(r.GetRootfs()),
@@ -331,26 +331,14 @@ func (s *Service) Kill(ctx context.Context, r *task.KillRequest) (*emptypb.Empty
 	return done(c.Kill(ctx, r.GetExecID(), syscall.Signal(r.GetSignal()), r.GetAll()))
 }
 
-// Shutdown ends the shim, unless it has containers or is about to have one. Those whose deletion is
-// under way do not count: the shim ends after it, since its caller may have given up and nobody
-// would ask again. Shutdown answers at once and never fails: containerd 2.4 fails the deletion of
-// the task otherwise (contract T63c).
-func (s *Service) Shutdown(context.Context, *task.ShutdownRequest) (*emptypb.Empty, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, e := range s.containers {
-		if !e.unwanted {
-			return &emptypb.Empty{}, nil
-		}
-	}
-	s.leaving = true
-	s.stopIfEmpty()
-	return &emptypb.Empty{}, nil
-}
-
 // Connect tells who we are, of any id. It fails only once the shim is ending, so that a start that
 // finds our socket does not send its container to us.
-func (s *Service) Connect(_ context.Context, r *task.ConnectRequest) (*task.ConnectResponse, error) {
+func (s *Service) Connect(ctx context.Context, r *task.ConnectRequest) (*task.ConnectResponse, error) {
+	if md, ok := ttrpc.GetMetadata(ctx); ok {
+		if _, joins := md.Get(joinKey); joins {
+			s.expect(r.GetID())
+		}
+	}
 	s.mu.Lock()
 	if s.stopping {
 		s.mu.Unlock()
