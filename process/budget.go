@@ -2,11 +2,6 @@ package process
 
 import (
 	"fmt"
-	"math/bits"
-	"strconv"
-	"strings"
-
-	"github.com/containerd/errdefs"
 
 	"holdfast/stdio"
 )
@@ -37,29 +32,16 @@ func (c *Container) newRoom() (*stdio.Room, error) {
 	}
 	budget, err := parseBudget(text)
 	if err != nil {
-		return nil, fmt.Errorf("%s is no size; write bytes, or a number with Ki or Mi: %w", source, err)
+		return nil, fmt.Errorf("%s is %w", source, err)
 	}
 	return stdio.NewRoom(c.cfg.Presence, budget, c.spec.MemoryLimit), nil
 }
 
-// parseBudget reads a number of bytes, or of KiB with the suffix Ki, or of MiB with Mi. Nothing is
-// 0, and any number below 0 is -1.
+// parseBudget reads a size. Nothing is 0, and any number below 0 is -1.
 func parseBudget(text string) (int64, error) {
 	if text == "" {
 		return 0, nil
 	}
-	digits, shift := text, 0
-	for suffix, s := range map[string]int{"Ki": 10, "Mi": 20} {
-		if number, found := strings.CutSuffix(text, suffix); found {
-			digits, shift = number, s
-		}
-	}
-	n, err := strconv.ParseInt(digits, 10, 64)
-	if err != nil || n > 0 && bits.Len64(uint64(n))+shift > 63 {
-		return 0, errdefs.ErrInvalidArgument // without the text, which may come from the environment
-	}
-	if n < 0 {
-		return -1, nil
-	}
-	return n << shift, nil
+	n, err := stdio.ParseSize(text)
+	return max(n, -1), err
 }

@@ -11,14 +11,14 @@ import (
 func TestBudgetIsReadAsWritten(t *testing.T) {
 	for text, want := range map[string]int64{
 		"": 0, "0": 0, "0Mi": 0, "1": 1, "4096": 4096, "4Ki": 4096, "64Mi": 64 << 20, "-1": -1, "-7Mi": -1,
-		"9223372036854775807": 1<<63 - 1, "8796093022207Mi": (1<<43 - 1) << 20,
+		"1Gi": 1 << 30, "9223372036854775807": 1<<63 - 1, "8796093022207Mi": (1<<43 - 1) << 20,
 	} {
 		if got, err := parseBudget(text); got != want || err != nil {
 			t.Errorf("%q is %d, %v, want %d", text, got, err, want)
 		}
 	}
 	for _, text := range []string{
-		"x", "Mi", "1 Mi", "1M", "1Gi", "1.5Mi", "0x10", " 1", "1MiMi", "9223372036854775808", "8796093022208Mi",
+		"x", "Mi", "1 Mi", "1M", "1.5Mi", "0x10", " 1", "1MiMi", "9223372036854775808", "8796093022208Mi",
 	} {
 		if got, err := parseBudget(text); err == nil {
 			t.Errorf("%q is %d", text, got)
@@ -47,7 +47,7 @@ func TestAnnotationGoesBeforeVariable(t *testing.T) {
 	if _, err := c.newRoom(); err != nil {
 		t.Errorf("an annotation that overrides it: %v", err)
 	}
-	c.spec.Annotations[BudgetAnnotation] = "1Gi"
+	c.spec.Annotations[BudgetAnnotation] = "1G"
 	if _, err := c.newRoom(); !errors.Is(err, errdefs.ErrInvalidArgument) || !strings.Contains(err.Error(), BudgetAnnotation) {
 		t.Errorf("an annotation without sense: %v", err)
 	}

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -22,6 +23,13 @@ func TestMain(m *testing.M) {
 	if err := reaper.Init(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
+	}
+	if path := os.Getenv(rotateVariable); path != "" {
+		from, err := strconv.Atoi(os.Getenv("FROM"))
+		if err != nil {
+			panic(err)
+		}
+		logForEver(path, from)
 	}
 	os.Exit(m.Run())
 }

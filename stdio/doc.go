@@ -9,6 +9,7 @@
 //	FIFO            relay    one end of a pipe         the other, and the FIFO          splice(2)
 //	another file    relay    one end of a pipe         the other, and the file          read, write
 //	file://         file     the O_APPEND file itself  nothing                          no
+//	file://, limits relay    one end of a pipe         the other, and the file          read, write
 //	binary://       logger   a pipe to the logger      the logger's ends of its pipes   no
 //	binary-v2://    logger   a pipe to the logger      the logger's ends of its pipes   no
 //	any, terminal   console  the slave of a pty        its master, and the sink         read, write
@@ -33,6 +34,9 @@
 // wants it to end earlier sets a deadline. It ends at the end of its source: for a pipe when all
 // holders of the other end are gone, for a pty when it is hung up and the process has exited. A
 // process may leave children behind that hold its streams: they are cut 10 s after its exit.
+//
+// A log file with limits is rotated: both streams come by one pipe to one relay, so no line is broken
+// by another or by the rotation.
 //
 // A logger is a child of the shim, so that it outlives the manager. One that ends before its pipes
 // do is started again, at growing intervals; meanwhile the pipes keep what is written, and grow as a

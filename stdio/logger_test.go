@@ -65,8 +65,8 @@ func keep(t *testing.T, scheme string, cfg *Config) kept {
 			k.errOut = func() string { return string(gotB.all(t)) }
 		}
 		return k
-	case "file": // for both streams
-		cfg.Stdout = "file://" + dir + "/not/yet/log"
+	case "file", "rotated": // for both streams
+		cfg.Stdout = "file://" + dir + "/not/yet/log" + map[string]string{"rotated": "?max-size=1Mi"}[scheme]
 		return kept{func() string { return content(t, dir, "not/yet/log") }, nothing}
 	default:
 		cfg.Stdout = loggerURI(scheme, keeping(dir, "echo >&5"))
@@ -80,7 +80,7 @@ func keep(t *testing.T, scheme string, cfg *Config) kept {
 
 func TestEverySchemeWithAndWithoutTerminal(t *testing.T) {
 	for _, terminal := range []bool{false, true} {
-		for _, scheme := range []string{"null", "path", "fifo", "file", "binary", "binary-v2"} {
+		for _, scheme := range []string{"null", "path", "fifo", "file", "rotated", "binary", "binary-v2"} {
 			t.Run(fmt.Sprintf("%s,terminal=%v", scheme, terminal), func(t *testing.T) {
 				census(t)
 				cfg := Config{Terminal: terminal, ID: "c1", Namespace: "ns"}
@@ -96,7 +96,7 @@ func TestEverySchemeWithAndWithoutTerminal(t *testing.T) {
 				switch {
 				case scheme == "null":
 					wantOut, wantErr = "", ""
-				case terminal || scheme == "file":
+				case terminal || scheme == "file" || scheme == "rotated":
 					wantOut, wantErr = wantOut+wantErr, ""
 				}
 				if out := got.out(); out != wantOut {

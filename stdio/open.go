@@ -30,6 +30,9 @@ func (s *IO) open(ctx context.Context) error {
 	if log && t[2].scheme == schemeNull && !s.cfg.Terminal {
 		t[2] = t[1] // whoever names a log means both streams
 	}
+	if t[1].scheme == schemeFile && t[2].scheme == schemeFile && t[1].path == t[2].path && !t[1].same(t[2]) {
+		return invalid("stderr", "it is stdout's file, with other limits; give both the same")
+	}
 	if err := s.openStdin(t[0]); err != nil {
 		return err
 	}
@@ -138,6 +141,9 @@ func (s *IO) openLog(t target, streams []int) error {
 	if err := os.MkdirAll(filepath.Dir(t.path), 0o755); err != nil {
 		return missing(name, t.path, err)
 	}
+	if t.rotate.size > 0 {
+		return s.openRotated(t, streams)
+	}
 	fd, err := open(t.path, unix.O_WRONLY|unix.O_APPEND|unix.O_CREAT)
 	if err != nil {
 		return missing(name, t.path, err)
@@ -154,6 +160,22 @@ func (s *IO) openLog(t target, streams []int) error {
 		return err
 	}
 	return s.relayAll(far, streams)
+}
+
+// openRotated opens a log file that is rotated. Both streams come by one pipe, so that they are in
+// order and do not break into each other's lines.
+func (s *IO) openRotated(t target, streams []int) error {
+	log, err := openRotated(t.path, t.rotate, s.cfg.Log)
+	if err != nil {
+		return missing(names[streams[0]], t.path, err)
+	}
+	if err := s.add(streams[0], &relay{file: log}); err != nil {
+		return err
+	}
+	for _, i := range streams[1:] {
+		s.files[i] = s.files[streams[0]]
+	}
+	return nil
 }
 
 // relayAll prepares the relays of streams that share far, whose reference it takes.
@@ -215,13 +237,16 @@ func endOf(f *os.File) (*end, error) {
 // relay prepares the relay of stream i between the process and far, whose reference it takes.
 // Without a terminal the process gets one end of a pipe; with one the console comes later.
 func (s *IO) relay(i int, far *end) error {
-	r := &relay{name: names[i], input: i == 0, log: s.cfg.Log, done: make(chan struct{})}
-	if r.input {
-		r.src = far
-	} else {
-		r.dst = far
+	if i == 0 {
+		return s.add(i, &relay{input: true, src: far})
 	}
-	s.relays = append(s.relays, r) // Close frees far from here on
+	return s.add(i, &relay{dst: far})
+}
+
+// add prepares r, which has its far end already, as the relay of stream i.
+func (s *IO) add(i int, r *relay) error {
+	r.name, r.log, r.done = names[i], s.cfg.Log, make(chan struct{})
+	s.relays = append(s.relays, r) // Close frees the far end from here on
 	if s.cfg.Terminal {
 		return nil
 	}

@@ -25,14 +25,15 @@ const (
 // relay carries the bytes of one stream from src to dst in one goroutine, until src ends or the
 // relay is cut.
 type relay struct {
-	name     string // of the stream
-	src, dst *end   // a reference each; no dst: the bytes are dropped
-	input    bool   // towards the process
+	name     string   // of the stream
+	src, dst *end     // a reference each; neither dst nor file: the bytes are dropped
+	file     *rotated // where the bytes go, instead of dst
+	input    bool     // towards the process
 	log      *slog.Logger
 	done     chan struct{} // closed by run, last
 
 	plain bool // splice does not work here; used by run only
-	drop  bool // there is no dst, or it is broken; used by run only
+	drop  bool // there is no dst, and no file, or it is broken; used by run only
 
 	mu      sync.Mutex // guards what follows
 	limit   time.Time  // when to give up; zero: never
@@ -43,7 +44,8 @@ type relay struct {
 // releases the ends and tells ended. After that it may wait for a client until gone is closed.
 func (r *relay) run(ended func(*relay), gone <-chan struct{}) {
 	defer close(r.done)
-	r.drop = r.dst == nil
+	r.drop = r.dst == nil && r.file == nil
+	r.plain = r.file != nil
 	switch err := r.pump(); {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		if !r.isMeant() {
@@ -53,6 +55,7 @@ func (r *relay) run(ended func(*relay), gone <-chan struct{}) {
 		r.log.Warn("stream has broken off", "stream", r.name, "err", err)
 	}
 	r.src.release()
+	r.file.close()
 	writer := r.dst.retire()
 	ended(r)
 	farewell(writer, gone)
@@ -62,6 +65,7 @@ func (r *relay) run(ended func(*relay), gone <-chan struct{}) {
 func (r *relay) release() {
 	r.src.release()
 	r.dst.release()
+	r.file.close()
 }
 
 // pump moves bytes until the end. An error is a broken source, or os.ErrDeadlineExceeded.
@@ -143,6 +147,10 @@ func (r *relay) copy() error {
 }
 
 func (r *relay) write(b []byte) error {
+	if r.file != nil {
+		r.file.write(b)
+		return nil
+	}
 	for !r.drop && len(b) > 0 {
 		n, err := unix.Write(r.dst.fd, b)
 		if errors.Is(err, unix.EINTR) {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -25,6 +26,7 @@ type target struct {
 	scheme scheme
 	path   string   // absolute; empty for schemeNull
 	args   []string // a logger's argv[1:]
+	rotate rotation // of a log file
 }
 
 // logger tells whether t names a logging process.
@@ -34,7 +36,7 @@ func (t target) logger() bool {
 
 // same tells whether t and u name the same thing, so that it is opened once for both.
 func (t target) same(u target) bool {
-	return t.scheme == u.scheme && t.path == u.path && slices.Equal(t.args, u.args)
+	return t.scheme == u.scheme && t.path == u.path && slices.Equal(t.args, u.args) && t.rotate == u.rotate
 }
 
 // parse reads the string of the stream called name. Whatever begins with a slash is a path and
@@ -79,7 +81,53 @@ func parse(name, s string) (target, error) {
 			return target{}, invalid(name, "malformed query in the "+word+" URI")
 		}
 	}
+	if t.scheme == schemeFile {
+		if t.rotate, err = parseRotation(u.RawQuery); err != nil {
+			return target{}, fmt.Errorf("cannot use %s: %w", name, err)
+		}
+	}
 	return checked(name, t)
+}
+
+const (
+	defaultFiles = 5
+	mostFiles    = 1000
+	// smallestLog keeps a log from being rotated with each line.
+	smallestLog = 4 << 10
+)
+
+// parseRotation reads the query of a file:// URI: max-size and max-files. Each may be there once, and
+// nothing else: a name that is spelled wrong would let the log grow without end.
+func parseRotation(query string) (r rotation, err error) {
+	values, err := url.ParseQuery(query)
+	if err != nil {
+		return r, fmt.Errorf("malformed query in the file URI: %w", errdefs.ErrInvalidArgument)
+	}
+	for key, all := range values {
+		switch {
+		case len(all) > 1:
+			return r, fmt.Errorf("a parameter is there %d times; once will do: %w", len(all), errdefs.ErrInvalidArgument)
+		case key == "max-size":
+			if r.size, err = ParseSize(all[0]); err != nil || r.size < smallestLog {
+				return r, fmt.Errorf("max-size is no size; write bytes, or a number with Ki, Mi or Gi, from 4Ki on: %w",
+					errdefs.ErrInvalidArgument)
+			}
+		case key == "max-files":
+			if r.files, err = strconv.Atoi(all[0]); err != nil || r.files < 1 || r.files > mostFiles {
+				return r, fmt.Errorf("max-files is no number from 1 to %d: %w", mostFiles, errdefs.ErrInvalidArgument)
+			}
+		default:
+			return r, fmt.Errorf("unknown parameter of a file URI; there are max-size and max-files: %w",
+				errdefs.ErrInvalidArgument)
+		}
+	}
+	if r.files > 0 && r.size == 0 {
+		return r, fmt.Errorf("max-files without max-size; give both: %w", errdefs.ErrInvalidArgument)
+	}
+	if r.size > 0 && r.files == 0 {
+		r.files = defaultFiles
+	}
+	return r, nil
 }
 
 // arguments turns a query into argv[1:]: each key followed by its first value, in the order of

@@ -11,12 +11,16 @@ import (
 
 func TestParse(t *testing.T) {
 	for in, want := range map[string]target{
-		"":                          {},
-		"/run/a b%20c?d#e":          {scheme: schemePath, path: "/run/a b%20c?d#e"},
-		"//x":                       {scheme: schemePath, path: "//x"},
-		"fifo:///run/a%20b":         {scheme: schemePath, path: "/run/a b"},
-		"file:///var/log/a.log":     {scheme: schemeFile, path: "/var/log/a.log"},
-		"FILE:///a":                 {scheme: schemeFile, path: "/a"},
+		"":                        {},
+		"/run/a b%20c?d#e":        {scheme: schemePath, path: "/run/a b%20c?d#e"},
+		"//x":                     {scheme: schemePath, path: "//x"},
+		"fifo:///run/a%20b":       {scheme: schemePath, path: "/run/a b"},
+		"file:///var/log/a.log":   {scheme: schemeFile, path: "/var/log/a.log"},
+		"FILE:///a":               {scheme: schemeFile, path: "/a"},
+		"file:///a?max-size=10Mi": {scheme: schemeFile, path: "/a", rotate: rotation{10 << 20, 5}},
+		"file:///a?max-files=1&max-size=4096": {
+			scheme: schemeFile, path: "/a", rotate: rotation{4096, 1},
+		},
 		"binary:///bin/log":         {scheme: schemeBinary, path: "/bin/log"},
 		"binary:///l?z=1&a=2&z=3&x": {scheme: schemeBinary, path: "/l", args: []string{"z", "1", "a", "2", "x", ""}},
 		"binary-v2:///l?a%26b=%20+c&&d=e=f;g": {
@@ -31,7 +35,7 @@ func TestParse(t *testing.T) {
 			t.Errorf("%q: %v", in, err)
 			continue
 		}
-		if diff := cmp.Diff(want, got, cmp.AllowUnexported(target{})); diff != "" {
+		if diff := cmp.Diff(want, got, cmp.AllowUnexported(target{}, rotation{})); diff != "" {
 			t.Errorf("%q: %s", in, diff)
 		}
 	}
@@ -48,6 +52,16 @@ func TestParseRefuses(t *testing.T) {
 		"binary:///l?a=%zz":                   "malformed query",
 		"fifo:///%zzsecret":                   "malformed fifo URI",
 		"/a\x00b":                             "NUL",
+		"file:///a?max-size=10M":              "max-size is no size",
+		"file:///a?max-size=4095":             "from 4Ki on",
+		"file:///a?max-size=-1Gi":             "from 4Ki on",
+		"file:///a?max-size=":                 "max-size is no size",
+		"file:///a?max-files=3":               "without max-size",
+		"file:///a?max-size=1Mi&max-files=0":  "no number from 1",
+		"file:///a?max-size=1Mi&max-files=x":  "no number from 1",
+		"file:///a?max-size=1Mi&max-size=2Mi": "2 times",
+		"file:///a?secret=1":                  "unknown parameter",
+		"file:///a?%zz":                       "malformed query",
 		"binary:///l?a=%00":                   "NUL",
 	} {
 		_, err := parse("stdout", in)
@@ -62,7 +76,7 @@ func TestParseRefuses(t *testing.T) {
 
 func FuzzParse(f *testing.F) {
 	for _, seed := range []string{
-		"", "/a", "fifo:///a", "file:///a%20b", "binary:///l?a=b&a=c", "binary-v2:///l?x", "x://", "file://h/p", "a:b",
+		"", "/a", "fifo:///a", "file:///a%20b", "file:///a?max-size=1Gi&max-files=7", "binary:///l?a=b&a=c", "binary-v2:///l?x", "x://", "file://h/p", "a:b",
 	} {
 		f.Add(seed)
 	}
@@ -82,6 +96,9 @@ func FuzzParse(f *testing.F) {
 		}
 		if !got.logger() && got.args != nil || len(got.args)%2 != 0 {
 			t.Errorf("%q: odd arguments %q", s, got.args)
+		}
+		if r := got.rotate; got.scheme != schemeFile && r != (rotation{}) || (r.size == 0) != (r.files == 0) || r.size < 0 {
+			t.Errorf("%q: odd limits %+v", s, r)
 		}
 		if strings.HasPrefix(s, "/") && got.path != s {
 			t.Errorf("the path %q became %q", s, got.path)
