@@ -30,7 +30,7 @@ const createLimit = Exec
 // so it should not be the context of a request, whose client may go away at any time.
 func Create(ctx context.Context, cfg Config) (*Container, error) {
 	c := &Container{cfg: cfg, gate: newGate(), execs: map[string]*execProcess{}}
-	c.init = newProcess("task "+cfg.ID, &initTable)
+	c.init = newProcess("task "+cfg.ID, &initTable, cfg.Log)
 	if cfg.Checkpoint != "" {
 		c.init.steps = &restoreTable
 	}

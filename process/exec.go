@@ -39,10 +39,11 @@ func (c *Container) Exec(cfg ExecConfig) error {
 	if c.cfg.Checkpoint != "" && c.init.alive() == nil {
 		return refuse(c.init.name, Created, Exec)
 	}
-	e := &execProcess{cfg: cfg, process: newProcess(fmt.Sprintf("exec %s of task %s", cfg.ID, c.cfg.ID), &execTable)}
+	e := &execProcess{cfg: cfg, process: newProcess(fmt.Sprintf("exec %s of task %s", cfg.ID, c.cfg.ID), &execTable, c.cfg.Log)}
 	// Nobody else has seen the exec, so the turn is free. A Start that is quicker than the event
 	// waits for it.
 	e.turn <- struct{}{}
+	e.hold(Exec)
 	defer e.give()
 	if err := c.add(e); err != nil {
 		return err

@@ -91,7 +91,8 @@ func (c *Container) outlive(p *process) {
 	if cause == nil {
 		return
 	}
-	c.cfg.Log.Error("panic", "task", c.cfg.ID, "err", fmt.Sprint(cause), "stack", string(debug.Stack()))
+	c.cfg.Log.Error("panic", "task", c.cfg.ID, "err", fmt.Sprint(cause), "stack", string(debug.Stack()),
+		"steps", c.cfg.Steps.String())
 	p.finish(reaper.Exit{Status: 255, At: time.Now()})
 }
 

@@ -3,8 +3,10 @@ package process
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"sync"
 	"syscall"
+	"time"
 
 	"holdfast/internal/reaper"
 	"holdfast/stdio"
@@ -17,6 +19,7 @@ type process struct {
 	// turn holds one token while nobody may change the process. The Go runtime serves those who
 	// wait for a channel in the order of their coming.
 	turn chan struct{}
+	log  *slog.Logger
 	done chan struct{} // closed by finish: the process has an exit, or will never have one
 
 	mu     sync.Mutex // guards what follows
@@ -26,6 +29,7 @@ type process struct {
 	pid    int           // of child; kept after its exit
 	exit   reaper.Exit
 	ended  bool   // done is closed
+	holder Op     // what has the turn, or had it last
 	asked  uint64 // one bit for each signal that a client has had sent
 	io     *stdio.IO
 	size   [2]uint16 // the last Resize that came before io was there
@@ -33,26 +37,38 @@ type process struct {
 	eof    bool // CloseStdin came before io was there
 }
 
-func newProcess(name string, steps *table) *process {
+func newProcess(name string, steps *table, log *slog.Logger) *process {
 	return &process{
-		name: name, steps: steps, turn: make(chan struct{}, 1), done: make(chan struct{}),
+		name: name, steps: steps, log: log, turn: make(chan struct{}, 1), done: make(chan struct{}),
 		state: Created, shown: Created,
 	}
 }
 
-// take waits for the turn, or for ctx to end.
-func (p *process) take(ctx context.Context) error {
+// take waits for the turn, or for ctx to end. It says so, once, if it waits for long.
+func (p *process) take(ctx context.Context, op Op) error {
 	select {
 	case p.turn <- struct{}{}:
 		return nil
 	default:
 	}
+	late := time.AfterFunc(patience, func() {
+		p.log.Warn("an operation waits for another one", "on", p.name, "op", op.String(), "for", p.holds().String(),
+			"so far", patience)
+	})
+	defer late.Stop()
 	select {
 	case p.turn <- struct{}{}:
 		return nil
 	case <-ctx.Done():
-		return fmt.Errorf("wait for another operation on %s: %w", p.name, ctx.Err())
+		return fmt.Errorf("wait for %v of %s: %w", p.holds(), p.name, ctx.Err())
 	}
+}
+
+// holds returns what has the turn.
+func (p *process) holds() Op {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.holder
 }
 
 func (p *process) give() { <-p.turn }
@@ -61,11 +77,11 @@ func (p *process) give() { <-p.turn }
 // may be slow, and if that succeeds changes the state and runs commit, which logs the change.
 // ctx bounds only the wait for the turn. run and commit may be nil.
 func (p *process) do(ctx context.Context, op Op, run func() error, commit func()) error {
-	if err := p.take(ctx); err != nil {
+	if err := p.take(ctx, op); err != nil {
 		return err
 	}
 	defer p.give()
-	from := p.current()
+	from := p.hold(op)
 	next := p.steps[from][op]
 	if next.to == 0 {
 		return refuse(p.name, from, op)
@@ -96,6 +112,14 @@ func orElse(s, other State) State {
 func (p *process) current() State {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	return p.state
+}
+
+// hold notes for what the turn is taken, and returns the state.
+func (p *process) hold(op Op) State {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.holder = op
 	return p.state
 }
 

@@ -81,6 +81,7 @@ func cleanUp(ctx context.Context, c *call) error {
 		d.endPod(ctx)
 	}()
 	d.warn(d.container.end(ctx))
+	d.warn(reportCrash(bundle))
 	if answer.ExitedAt == nil {
 		answer.ExitedAt = timestamppb.Now()
 	}

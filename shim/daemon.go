@@ -31,6 +31,11 @@ func serve(ctx context.Context, p DaemonParams) error {
 	if err != nil {
 		return errors.Join(err, p.RemoveSocket())
 	}
+	crashes, err := catchCrashes(p.Bundle)
+	if err != nil {
+		log.Warn("a crash will leave no trace", "err", err)
+		crashes = func() {}
+	}
 	slog.SetDefault(log) // for ttrpc, which has no logger of its own
 	signals := make(chan os.Signal, 16)
 	// SIGPIPE is caught so that a log nobody reads does not kill us (contract T10), SIGHUP because
@@ -53,13 +58,14 @@ func serve(ctx context.Context, p DaemonParams) error {
 	err = await(signals, service.Stopped(), served, log, steps)
 	steps.Reach(recorder.ShutdownBegun, "", "")
 	takeDown(p, server, events, log, steps)
+	crashes() // not deferred: a panic on its way out has not been written yet
 	return errors.Join(err, logFile.Close())
 }
 
 func newServer(service *Service, log *slog.Logger) (*ttrpc.Server, error) {
 	server, err := ttrpc.NewServer(
 		ttrpc.WithServerHandshaker(greeter{service: service}),
-		ttrpc.WithUnaryServerInterceptor(edge(log)),
+		ttrpc.WithUnaryServerInterceptor(edge(log, service.steps)),
 	)
 	if err != nil {
 		return nil, err

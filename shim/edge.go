@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"runtime/debug"
 	"strings"
 	"time"
@@ -14,6 +15,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
+
+	"holdfast/internal/recorder"
 )
 
 const (
@@ -22,7 +25,8 @@ const (
 	// for the death of the shim (contract T67).
 	maxErrorText = 16 << 10
 	maxAnswer    = 4<<20 - 64<<10
-	slowCall     = 10 * time.Second
+	// slowCall is when a request takes too long. Hooks may; but somebody waits for it.
+	slowCall = 10 * time.Second
 )
 
 // edgeCodes maps kinds of errors to codes, the first match counting.
@@ -46,12 +50,15 @@ var edgeCodes = []struct {
 
 // edge returns the interceptor that all calls pass. It is the only place where errors get codes,
 // and where a panic of a handler is caught: a bug in Stats must not end a pod.
-func edge(log *slog.Logger) ttrpc.UnaryServerInterceptor {
+func edge(log *slog.Logger, steps *recorder.Recorder) ttrpc.UnaryServerInterceptor {
 	return func(ctx context.Context, unmarshal ttrpc.Unmarshaler, info *ttrpc.UnaryServerInfo, method ttrpc.Method) (answer any, err error) {
 		began := time.Now()
+		slow := watch(log, info.FullMethod, steps)
 		defer func() {
+			slow.Stop()
 			if cause := recover(); cause != nil {
-				log.Error("panic", "op", info.FullMethod, "err", fmt.Sprint(cause), "stack", string(debug.Stack()))
+				log.Error("panic", "op", info.FullMethod, "err", fmt.Sprint(cause), "stack", string(debug.Stack()),
+					"steps", steps.String())
 				answer, err = nil, status.Error(codes.Internal, fmt.Sprintf("cannot answer %s: the shim has a bug (%v); see its log and report it", info.FullMethod, cause))
 			}
 			record(log, info.FullMethod, time.Since(began), err)
@@ -67,8 +74,22 @@ func edge(log *slog.Logger) ttrpc.UnaryServerInterceptor {
 	}
 }
 
+// opOf returns the call's name in "/service/call".
+func opOf(method string) string { return method[strings.LastIndexByte(method, '/')+1:] }
+
+// watch says so, once, if a request takes too long, and what was done last.
+func watch(log *slog.Logger, method string, steps *recorder.Recorder) *time.Timer {
+	limit := slowCall
+	if opOf(method) == "Wait" {
+		limit = math.MaxInt64 // as long as the process lives
+	}
+	return time.AfterFunc(limit, func() {
+		log.Warn("request takes long", "op", opOf(method), "so far", limit, "steps", steps.String())
+	})
+}
+
 func record(log *slog.Logger, method string, took time.Duration, err error) {
-	_, op, _ := strings.Cut(strings.TrimPrefix(method, "/"), "/")
+	op := opOf(method)
 	level := slog.LevelDebug
 	if took > slowCall && op != "Wait" {
 		level = slog.LevelWarn

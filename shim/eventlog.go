@@ -36,6 +36,8 @@ func name(m proto.Message) string { return string(m.ProtoReflect().Descriptor().
 const (
 	firstPause   = 100 * time.Millisecond
 	longestPause = 5 * time.Second
+	// longOutage is how long events wait until the log says so.
+	longOutage = 30 * time.Second
 	// returnTime is how long after the manager's return its own subscribers may take to come back.
 	// dockerd does not ask what it has missed: an exit that was sent 8 ms too early left its
 	// container "Up" for ever (managers.md, surprise 2).
@@ -45,7 +47,8 @@ const (
 // EventLog holds the events of all containers of the shim until the manager has taken them. There
 // is one queue and one sender: the head is tried until it is taken and nothing overtakes it, so
 // the order of Append is the order on the wire, however long the manager is away. Nothing is
-// dropped, except what the manager refuses as invalid, and what is left at Close.
+// dropped, except what the manager refuses as invalid, what is left at Close, and of thousands of
+// events what says nothing new: see compact.
 //
 // When the manager has been away, what waits is held back a little longer, until those who listen
 // to the manager can have come back too.
@@ -59,8 +62,12 @@ type EventLog struct {
 	quit      chan struct{} // closed by Close when its time is up
 	done      chan struct{} // closed by the sender
 
+	since  time.Time // nothing has been handed over since then; of the sender alone, as is the next
+	warned bool      // that has been said
+
 	mu      sync.Mutex // guards what follows
 	queue   []*types.Envelope
+	crowd   int // when to compact the queue next; at least the constant of that name
 	closing bool
 }
 
@@ -102,10 +109,18 @@ func (l *EventLog) Append(event proto.Message) {
 		Topic:     topics[name(event)],
 		Event:     &anypb.Any{TypeUrl: name(event), Value: value},
 	}
-	l.mu.Lock()
-	l.queue = append(l.queue, envelope)
-	l.mu.Unlock()
+	l.enqueue(envelope)
 	l.poke()
+}
+
+func (l *EventLog) enqueue(e *types.Envelope) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.queue = append(l.queue, e)
+	if len(l.queue) >= max(l.crowd, crowd) {
+		l.queue = compact(l.queue)
+		l.crowd = 2 * len(l.queue)
+	}
 }
 
 func (l *EventLog) poke() {
@@ -159,7 +174,7 @@ func (l *EventLog) drop() {
 	l.queue[0] = nil
 	l.queue = l.queue[1:]
 	if len(l.queue) == 0 {
-		l.queue = nil // let go of the array
+		l.queue, l.crowd = nil, 0 // let go of the array
 	}
 }
 
@@ -179,10 +194,11 @@ func (l *EventLog) send() {
 		default:
 			err := l.attempt(&to, e)
 			if err == nil {
-				pause = firstPause
+				pause, l.since, l.warned = firstPause, time.Time{}, false
 				continue
 			}
 			l.log.Debug("manager not reached", "topic", e.GetTopic(), "err", err)
+			l.complain(time.Now())
 			var hurried bool
 			more, hurried = l.pause(pause)
 			pause = min(2*pause, longestPause)
@@ -190,6 +206,17 @@ func (l *EventLog) send() {
 				pause = firstPause
 			}
 		}
+	}
+}
+
+// complain says once that events wait for so long that somebody should know.
+func (l *EventLog) complain(now time.Time) {
+	if l.since.IsZero() {
+		l.since = now
+	}
+	if n := l.Backlog(); n > 0 && !l.warned && now.Sub(l.since) >= longOutage {
+		l.warned = true
+		l.log.Warn("events wait for the manager", "events", n, "since", l.since)
 	}
 }
 

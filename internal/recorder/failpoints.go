@@ -11,10 +11,14 @@ import (
 
 // pause stops at a step that HOLDFAST_FAILPOINTS names, as one of several, separated by commas:
 // there a file with the step's name appears in HOLDFAST_FAILPOINTS_DIR, and pause returns when it
-// has gone.
+// has gone. At one that is named as NAME=panic it panics.
 func pause(step Step) {
 	name := labels[step].Name()
-	if !strings.Contains(","+os.Getenv("HOLDFAST_FAILPOINTS")+",", ","+name+",") {
+	points := "," + os.Getenv("HOLDFAST_FAILPOINTS") + ","
+	if strings.Contains(points, ","+name+"=panic,") {
+		panic("at " + name)
+	}
+	if !strings.Contains(points, ","+name+",") {
 		return
 	}
 	path := filepath.Join(os.Getenv("HOLDFAST_FAILPOINTS_DIR"), name)

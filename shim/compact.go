@@ -1,0 +1,70 @@
+package shim
+
+import (
+	"github.com/containerd/containerd/api/events"
+	"github.com/containerd/containerd/api/types"
+	"google.golang.org/protobuf/proto"
+)
+
+// crowd is how many events may wait until those that say nothing new are left out. So many do not
+// come together while a manager is away, since then nobody starts anything; only while one asks for
+// much and takes no events.
+const crowd = 4096
+
+// compact returns the events that are to be sent, in their order: without the births of execs whose
+// exits wait as well, and without pauses that are over. All others stay, exits and OOMs above all. The
+// first one stays in any case: it may be on its way.
+func compact(queue []*types.Envelope) []*types.Envelope {
+	drop := map[int]bool{}
+	exited := map[[2]string]bool{} // execs whose exit comes later
+	resumed := map[string]int{}    // containers, and where they are resumed later
+	for i := len(queue) - 1; i > 0; i-- {
+		switch e := decode(queue[i]).(type) {
+		case *events.TaskExit:
+			exited[[2]string{e.ContainerID, e.ID}] = true
+		case *events.TaskExecStarted:
+			drop[i] = exited[[2]string{e.ContainerID, e.ExecID}]
+		case *events.TaskExecAdded:
+			key := [2]string{e.ContainerID, e.ExecID}
+			drop[i] = exited[key]
+			delete(exited, key) // what is before it has the same id only
+		case *events.TaskResumed:
+			resumed[e.ContainerID] = i
+		case *events.TaskPaused:
+			if end, over := resumed[e.ContainerID]; over {
+				drop[i], drop[end] = true, true
+			}
+			delete(resumed, e.ContainerID)
+		}
+	}
+	kept := make([]*types.Envelope, 0, len(queue))
+	for i, e := range queue {
+		if !drop[i] {
+			kept = append(kept, e)
+		}
+	}
+	return kept
+}
+
+// decode returns what compact has to look into, or nil.
+func decode(e *types.Envelope) proto.Message {
+	var m proto.Message
+	switch e.GetTopic() {
+	case "/tasks/exit":
+		m = new(events.TaskExit)
+	case "/tasks/exec-added":
+		m = new(events.TaskExecAdded)
+	case "/tasks/exec-started":
+		m = new(events.TaskExecStarted)
+	case "/tasks/paused":
+		m = new(events.TaskPaused)
+	case "/tasks/resumed":
+		m = new(events.TaskResumed)
+	default:
+		return nil
+	}
+	if proto.Unmarshal(e.GetEvent().GetValue(), m) != nil {
+		return nil // it is ours, so this cannot be; it stays
+	}
+	return m
+}
