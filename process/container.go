@@ -55,7 +55,7 @@ type Config struct {
 	Checkpoint    string // directory of an image to restore from at Start; empty: none
 	NoPivot       bool
 	NoNewKeyring  bool
-	IOUID, IOGID  int      // owner of the pipes that processes hold
+	IOUID, IOGID  int      // owner of the pipes that processes hold; 0: the container's root
 	Relay         bool     // never let the init process hold the client's FIFOs themselves
 	CRIUWork      string   // directory for CRIU's logs at restore; empty: work in the bundle
 	LoggerDirs    []string // where loggers may come from, as stdio.Config has it
@@ -82,6 +82,8 @@ type Container struct {
 	spec    runc.Spec
 	room    *stdio.Room
 	mounted bool
+	uid     int // owner of the pipes that processes hold
+	gid     int
 	delete  flight
 	oomed   atomic.Bool // the kernel has killed something in it for want of memory
 

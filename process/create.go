@@ -64,6 +64,11 @@ func (c *Container) create(ctx context.Context, undo *undoList) error {
 	if c.spec, err = runc.ReadSpec(c.cfg.Bundle); err != nil {
 		return fmt.Errorf("cannot create task %s: %w; give the bundle a config.json of the runtime specification: %w", c.cfg.ID, err, errdefs.ErrInvalidArgument)
 	}
+	c.uid, c.gid = c.cfg.IOUID, c.cfg.IOGID
+	if c.uid == 0 && c.gid == 0 {
+		// The runtime hands the streams on to the user; it can do that only with what is its own.
+		c.uid, c.gid = c.spec.RootUID, c.spec.RootGID
+	}
 	if c.room, err = c.newRoom(); err != nil {
 		return fmt.Errorf("cannot create task %s: %w", c.cfg.ID, err)
 	}
@@ -126,7 +131,7 @@ func (c *Container) rootfs() string { return filepath.Join(c.cfg.Bundle, "rootfs
 func (c *Container) streams() stdio.Config {
 	return stdio.Config{
 		Stdin: c.cfg.Stdin, Stdout: c.cfg.Stdout, Stderr: c.cfg.Stderr, Terminal: c.cfg.Terminal,
-		UID: c.cfg.IOUID, GID: c.cfg.IOGID, ID: c.cfg.ID, Namespace: c.cfg.Namespace,
+		UID: c.uid, GID: c.gid, ID: c.cfg.ID, Namespace: c.cfg.Namespace,
 		// A confined process may not be allowed to open the client's FIFO again by /dev/stdout.
 		Direct:     !c.cfg.Relay && !c.cfg.Terminal && c.spec.SELinuxLabel == "",
 		LoggerDirs: c.cfg.LoggerDirs, Room: c.room, Log: c.cfg.Log,

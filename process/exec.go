@@ -103,7 +103,7 @@ func (c *Container) run(ctx context.Context, e *execProcess) (*reaper.Child, err
 	c.reachExec(recorder.ExecBegun, e)
 	io, err := stdio.Open(ctx, stdio.Config{
 		Stdin: e.cfg.Stdin, Stdout: e.cfg.Stdout, Stderr: e.cfg.Stderr, Terminal: e.cfg.Terminal,
-		UID: c.cfg.IOUID, GID: c.cfg.IOGID, ID: e.cfg.ID, Namespace: c.cfg.Namespace,
+		UID: c.uid, GID: c.gid, ID: e.cfg.ID, Namespace: c.cfg.Namespace,
 		LoggerDirs: c.cfg.LoggerDirs, Room: c.room, Log: c.cfg.Log,
 	})
 	if err != nil {

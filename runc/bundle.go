@@ -25,6 +25,9 @@ type Spec struct {
 	// PrivatePID tells that the container has a pid namespace of its own, so that its processes
 	// die with its init. An entry with a path joins somebody else's namespace (contract 8.4).
 	PrivatePID bool
+	// RootUID and RootGID are who the container's root is on the host, by linux.uidMappings and
+	// gidMappings: 0 without a user namespace.
+	RootUID, RootGID int
 }
 
 // ReadSpec reads config.json in bundle. If it fails, the Spec is the zero value, which is the
@@ -43,6 +46,18 @@ func ReadSpec(bundle string) (Spec, error) {
 	return spec, nil
 }
 
+type idMapping struct{ ContainerID, HostID, Size uint32 }
+
+// rootOf returns what id 0 of the container is on the host.
+func rootOf(mappings []idMapping) int {
+	for _, m := range mappings {
+		if m.ContainerID == 0 && m.Size > 0 {
+			return int(m.HostID)
+		}
+	}
+	return 0
+}
+
 // parseSpec decodes only the fields that are asked for; the rest is skipped without being built.
 func parseSpec(r io.Reader) (Spec, error) {
 	var c struct {
@@ -55,6 +70,8 @@ func parseSpec(r io.Reader) (Spec, error) {
 		Linux       struct {
 			Namespaces  []struct{ Type, Path string }
 			CgroupsPath string
+			UIDMappings []idMapping
+			GIDMappings []idMapping
 			Resources   struct {
 				Memory struct{ Limit int64 }
 			}
@@ -75,6 +92,8 @@ func parseSpec(r io.Reader) (Spec, error) {
 		Annotations:  c.Annotations,
 		CgroupsPath:  c.Linux.CgroupsPath,
 		MemoryLimit:  c.Linux.Resources.Memory.Limit,
+		RootUID:      rootOf(c.Linux.UIDMappings),
+		RootGID:      rootOf(c.Linux.GIDMappings),
 	}
 	for _, ns := range c.Linux.Namespaces {
 		if ns.Type == "pid" {

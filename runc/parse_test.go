@@ -41,6 +41,8 @@ func TestSpecHasWhatTheShimAsksFor(t *testing.T) {
 	text := `{"ociVersion": "1.2.0", "process": {"terminal": true, "args": ["sh"], "env": ["A=b"], "selinuxLabel": "system_u:c0"},
 		"root": {"path": "rootfs"}, "annotations": {"k": "v"}, "hooks": {"prestart": [{"path": "/x"}]},
 		"linux": {"cgroupsPath": "/a/b", "resources": {"memory": {"limit": 1024}, "cpu": {"shares": 2}},
+		"uidMappings": [{"containerID": 1, "hostID": 7, "size": 9}, {"containerID": 0, "hostID": 4294967295, "size": 1}],
+		"gidMappings": [{"hostID": 5, "size": 65536}, {"hostID": 6, "size": 0}],
 		"namespaces": [{"type": "mount"}, {"type": "pid"}, {"type": "network", "path": "/n"}]}}`
 	if err := os.WriteFile(filepath.Join(bundle, "config.json"), []byte(text), 0o600); err != nil {
 		t.Fatal(err)
@@ -52,6 +54,7 @@ func TestSpecHasWhatTheShimAsksFor(t *testing.T) {
 	want := Spec{
 		Terminal: true, SELinuxLabel: "system_u:c0", Root: "rootfs", Annotations: map[string]string{"k": "v"},
 		CgroupsPath: "/a/b", MemoryLimit: 1024, PrivatePID: true,
+		RootUID: 1<<32 - 1, RootGID: 5,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("spec (-want +got):\n%s", diff)
