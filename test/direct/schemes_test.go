@@ -50,7 +50,8 @@ func (l *lab) sinksOf(scheme, name string, terminal bool) sinks {
 		return sinks{io, file("out"), file("err")}
 	default:
 		ready := map[string]string{"binary://": "exec 5>&-", "binary-v2://": "echo >&5; exec 5>&-"}[scheme]
-		script := fmt.Sprintf("cd %s; %s; cat <&3 >out & cat <&4 >err & wait; >ended", dir, ready)
+		// SIGTERM comes at Delete, when it may not have written down yet what it has read.
+		script := fmt.Sprintf("trap '' TERM; cd %s; %s; cat <&3 >out & cat <&4 >err & wait; >ended", dir, ready)
 		io.Stdout = scheme + "/bin/sh?-c=" + url.QueryEscape(script)
 		io.Stderr = io.Stdout
 		ended := func(name string) func() string {
