@@ -16,6 +16,8 @@ const (
 	share = 8
 	// step is how many times as large a FIFO gets at once.
 	step = 4
+	// wide is the size of a pipe that a relay moves output through.
+	wide = 256 << 10
 	// smallPipe is what a new pipe has, and no FIFO is made smaller than that (pipe(7)).
 	smallPipe = 64 << 10
 )
@@ -57,6 +59,16 @@ func (r *Room) base() int {
 		return roomy
 	}
 	return int(min(roomy, max(floor(r.all/4), smallPipe)))
+}
+
+// passage returns how large the pipes should be through which a relay moves output. With those of
+// 64 KiB that a process gets otherwise it would wake up for every 16 pages, which costs more than to
+// move them; 256 KiB take a fifth of the time. An exec has two for each stream, and there may be many.
+func (r *Room) passage() int {
+	if r == nil || r.all == 0 {
+		return wide
+	}
+	return int(min(wide, max(floor(r.all/64), smallPipe)))
 }
 
 // controller lends a descriptor, or fails once it is closed; a syscall.RawConn does it too.

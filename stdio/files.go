@@ -69,6 +69,20 @@ func reopen(at, flags int) (int, error) {
 	return open("/proc/self/fd/"+strconv.Itoa(at), flags)
 }
 
+// openAppend opens a log file, and makes it if need be. A FIFO that nobody reads is an error, rather
+// than waited for.
+func openAppend(path string) (int, error) {
+	fd, err := open(path, unix.O_WRONLY|unix.O_APPEND|unix.O_CREAT|unix.O_NONBLOCK)
+	if err != nil {
+		return -1, err
+	}
+	if err := unix.SetNonblock(fd, false); err != nil {
+		unix.Close(fd) //nolint:errcheck // nothing was written
+		return -1, err
+	}
+	return fd, nil
+}
+
 // open never makes a terminal ours, and leaks nothing into a child.
 func open(path string, flags int) (int, error) {
 	for {

@@ -129,6 +129,9 @@ func (s *IO) openOutput(ctx context.Context, t target, streams ...int) error {
 		return err
 	}
 	if far.fifo = isFIFO; isFIFO {
+		if !s.cfg.Terminal {
+			widen(fd, s.cfg.Room.passage())
+		}
 		far.growth = s.cfg.Room.stretch(far.raw)
 	}
 	return s.relayAll(far, streams)
@@ -144,7 +147,7 @@ func (s *IO) openLog(t target, streams []int) error {
 	if t.rotate.size > 0 {
 		return s.openRotated(t, streams)
 	}
-	fd, err := open(t.path, unix.O_WRONLY|unix.O_APPEND|unix.O_CREAT)
+	fd, err := openAppend(t.path)
 	if err != nil {
 		return missing(name, t.path, err)
 	}
@@ -255,6 +258,7 @@ func (s *IO) add(i int, r *relay) error {
 		return err
 	}
 	if !r.input {
+		widen(ours, s.cfg.Room.passage())
 		theirs, ours = ours, theirs
 	}
 	s.files[i] = os.NewFile(uintptr(theirs), r.name)

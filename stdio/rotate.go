@@ -52,12 +52,15 @@ func openRotated(path string, limits rotation, log *slog.Logger) (*rotated, erro
 // open opens the file that has the name, which becomes ours. One that is new gets the mode, unless
 // that is 0.
 func (l *rotated) open(mode fs.FileMode) error {
-	fd, err := open(l.path, unix.O_WRONLY|unix.O_APPEND|unix.O_CREAT)
+	fd, err := openAppend(l.path)
 	if err != nil {
 		return err
 	}
 	file := os.NewFile(uintptr(fd), l.path)
 	info, err := file.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = errors.New("only a regular file can be rotated")
+	}
 	if err == nil && mode != 0 && info.Size() == 0 {
 		err = file.Chmod(mode)
 	}

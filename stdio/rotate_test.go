@@ -329,6 +329,18 @@ func TestKilledWhileRotating(t *testing.T) {
 	t.Logf("%d lines", next)
 }
 
+// What is no file is not opened, which could wait for ever, and not rotated.
+func TestLogThatIsNoFile(t *testing.T) {
+	census(t)
+	for _, uri := range []string{
+		"file://" + mkfifo(t, "a"), "file://" + mkfifo(t, "b") + "?max-size=1Mi", "file:///dev/null?max-size=1Mi", "file:///dev",
+	} {
+		if _, err := Open(t.Context(), Config{Stdout: uri}); !errors.Is(err, errdefs.ErrInvalidArgument) {
+			t.Errorf("%s: %v", uri, err)
+		}
+	}
+}
+
 func TestOneFileWithTwoLimitsIsRefused(t *testing.T) {
 	census(t)
 	path := t.TempDir() + "/log"
