@@ -11,6 +11,7 @@ import (
 	"github.com/containerd/containerd/api/events"
 
 	"holdfast/internal/mount"
+	"holdfast/internal/proc"
 	"holdfast/internal/reaper"
 	"holdfast/internal/recorder"
 	"holdfast/runc"
@@ -148,7 +149,8 @@ func (c *Container) endCreated(ctx context.Context) error {
 		return err
 	}
 	if _, err := c.init.wait(ctx); err != nil {
-		return fmt.Errorf("cannot delete task %s: its init process %d does not die; see its state in /proc: %w", c.cfg.ID, child.Pid(), err)
+		return fmt.Errorf("cannot delete task %s: its init process does not die: %s; free what it waits for: %w",
+			c.cfg.ID, proc.Describe(proc.Family(child.Pid())), err)
 	}
 	return nil
 }

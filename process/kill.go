@@ -5,15 +5,25 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"syscall"
+	"time"
 
 	"github.com/containerd/errdefs"
 
 	"holdfast/internal/cgroup"
+	"holdfast/internal/proc"
 	"holdfast/internal/reaper"
 )
 
-const killSignal = syscall.SIGKILL
+const (
+	killSignal = syscall.SIGKILL
+	// stuckLimit is how long a killed process may be in uninterruptible sleep until we say so.
+	stuckLimit = time.Second
+	stuckPause = 10 * time.Millisecond
+	// dyingTime is how long one that is not stuck needs to die, mostly.
+	dyingTime = 5 * time.Millisecond
+)
 
 // signalChild sends sig to a child of ours. That it has died is no error.
 func signalChild(child *reaper.Child, sig syscall.Signal) error {
@@ -23,9 +33,11 @@ func signalChild(child *reaper.Child, sig syscall.Signal) error {
 	return nil
 }
 
-// Kill sends sig to the process, or with all to every process of the container. It takes no turn
-// and, as long as the process is our child, runs no command, so nothing that hangs can delay it.
-// A process that has ended is errdefs.ErrNotFound.
+// Kill sends sig to the process, or with all to every process of the container, and of an exec to all
+// that it has begun. It takes no turn and, as long as the process is our child, runs no command, so
+// nothing that hangs can delay it. A process that has ended is errdefs.ErrNotFound. One that does not
+// die of SIGKILL, because the kernel does not let it go, is errdefs.ErrUnavailable: it will die of it
+// when it can.
 func (c *Container) Kill(ctx context.Context, exec string, sig syscall.Signal, all bool) error {
 	p, err := c.find(exec)
 	if err != nil {
@@ -42,15 +54,79 @@ func (c *Container) Kill(ctx context.Context, exec string, sig syscall.Signal, a
 	if all && exec == "" {
 		limited, cancel := detach(ctx, Kill)
 		defer cancel()
-		return c.killAll(limited, sig)
+		if err := c.killAll(limited, sig); err != nil || sig != killSignal {
+			return err
+		}
+		return heeded("all of "+p.name, child.Done(), c.members)
 	}
-	if err := c.signal(child, sig); err != nil {
+	reached := 0
+	if all {
+		reached = signalTree(child, sig)
+	}
+	if err := c.signal(child, sig); err != nil && (reached == 0 || !errors.Is(err, errdefs.ErrNotFound)) {
 		return err
 	}
-	if sig == killSignal && exec == "" {
+	if sig != killSignal {
+		return nil
+	}
+	if exec == "" {
 		c.thaw()
 	}
-	return nil
+	find := proc.Self
+	if all {
+		find = proc.Tree
+	}
+	return heeded(p.name, child.Done(), func() []proc.Process { return find(child.Pid()) })
+}
+
+// signalTree sends sig to all that child has begun, and tells how many that reached; with SIGKILL
+// child is among them.
+func signalTree(child *reaper.Child, sig syscall.Signal) int {
+	find := func() []proc.Process {
+		tree := proc.Tree(child.Pid())
+		if child.Signal(0) != nil {
+			return nil // reaped, perhaps before we looked: its pid may be somebody else's
+		}
+		if sig != killSignal {
+			tree = slices.DeleteFunc(tree, func(p proc.Process) bool { return p.Pid == child.Pid() })
+		}
+		return tree
+	}
+	return proc.SignalAll(find, sig)
+}
+
+// heeded returns an error if a process that was sent SIGKILL does not die of it, since it is in
+// uninterruptible sleep. It waits only for such a one, for a second: most sleeps are short. That the
+// first of them is dead saves time.
+func heeded(who string, dead <-chan struct{}, killed func() []proc.Process) error {
+	select {
+	case <-dead:
+	case <-time.After(dyingTime):
+	}
+	for end := time.Now().Add(stuckLimit); ; time.Sleep(stuckPause) {
+		stuck := slices.DeleteFunc(killed(), func(p proc.Process) bool {
+			_, is := p.Stuck()
+			return !is
+		})
+		if len(stuck) == 0 {
+			return nil
+		}
+		if time.Now().After(end) {
+			return fmt.Errorf("cannot kill %s: %s; free what it waits for, it dies then: %w",
+				who, proc.Describe(stuck), errdefs.ErrUnavailable)
+		}
+	}
+}
+
+// members returns the processes of the container's control group.
+func (c *Container) members() (members []proc.Process) {
+	pids, _ := c.Pids(context.Background())
+	for _, pid := range pids {
+		if p, ok := proc.Read(pid); ok {
+			members = append(members, p)
+		}
+	}
+	return members
 }
 
 func (c *Container) signal(child *reaper.Child, sig syscall.Signal) error {

@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"holdfast/internal/proc"
 	"holdfast/internal/reaper"
 )
 
@@ -134,7 +136,7 @@ func (r *Runtime) await(ctx context.Context, verb string, child *reaper.Child) e
 		return nil
 	case <-ctx.Done():
 	}
-	where := describe(child.Pid())
+	where := proc.Describe(proc.Family(child.Pid()))
 	if within(child, 0) {
 		return nil // it made it after all
 	}
@@ -142,14 +144,17 @@ func (r *Runtime) await(ctx context.Context, verb string, child *reaper.Child) e
 	name := filepath.Base(r.binary()) + " " + verb
 	// Without its hook, or the process it was about to make a container, a runtime that was
 	// waiting for these fails by itself and cleans up, as nobody else can.
-	if !killFamily(child.Pid()) || !within(child, cleanupWait) {
+	others := func() []proc.Process {
+		return slices.DeleteFunc(proc.Family(child.Pid()), func(p proc.Process) bool { return p.Pid == child.Pid() })
+	}
+	if proc.SignalAll(others, unix.SIGKILL) == 0 || !within(child, cleanupWait) {
 		_ = child.SignalGroup(unix.SIGKILL) // an error says that it has just ended
 	}
 	if within(child, killWait) {
 		return fmt.Errorf("%q did not end within %v and was killed; %s; see what it waited for, then try again", name, took, where)
 	}
 	return fmt.Errorf("%q did not end within %v and does not die of SIGKILL; %s; free what it waits for, then try again",
-		name, took, describe(child.Pid()))
+		name, took, proc.Describe(proc.Family(child.Pid())))
 }
 
 // within tells whether a child ends in time.

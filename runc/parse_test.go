@@ -132,30 +132,6 @@ func TestPidFileIsReadStrictly(t *testing.T) {
 	}
 }
 
-func TestStatIsReadAroundOddNames(t *testing.T) {
-	const rest = " 10 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4711 9 9"
-	for text, want := range map[string]proc{
-		"12 (runc) S 1 12" + rest:    {pid: 12, ppid: 1, pgrp: 12, name: "runc", state: "S", start: "4711"},
-		"12 (a) b (c) D 3 10" + rest: {pid: 12, ppid: 3, pgrp: 10, name: "a) b (c", state: "D", start: "4711"},
-	} {
-		if got, ok := parseStat([]byte(text)); !ok || got != want {
-			t.Errorf("%q: %+v, %v", text, got, ok)
-		}
-	}
-	for _, text := range []string{"", "12", "12 (x", ")12 (", "12 (x) S 1 1", "12 (x) S 1 y" + rest, "x (x) S 1 1" + rest, "12 (x) S - 1" + rest} {
-		if got, ok := parseStat([]byte(text)); ok {
-			t.Errorf("%q was taken for %+v", text, got)
-		}
-	}
-	if p, ok := readProc("/proc/self"); !ok || p.pid != os.Getpid() || p.ppid != os.Getppid() {
-		t.Errorf("we are %+v, %v", p, ok)
-	}
-	stack := "[<0>] do_wait+0x5b/0xf0\n[<0>] kernel_wait4+0xa9/0x150\n[<0>] a+1\n[<0>] b+1\n[<0>] c+1\n[<0>] d+1\n[<0>] e+1\n"
-	if got := stackNames([]byte(stack)); got != "do_wait < kernel_wait4 < a < b < c < d" {
-		t.Errorf("stack %q", got)
-	}
-}
-
 func FuzzLastError(f *testing.F) {
 	f.Add([]byte(`{"level":"error","msg":"container does not exist"}` + "\n"))
 	f.Add([]byte(`{"timestamp":"x","level":"ERROR","fields":{"message":"no"}}`))
@@ -214,13 +190,5 @@ func FuzzSpec(f *testing.F) {
 		if spec, err := parseSpec(strings.NewReader(text)); err != nil && !cmp.Equal(spec, Spec{}) {
 			t.Errorf("%q gave %+v with %v", text, spec, err)
 		}
-	})
-}
-
-func FuzzStat(f *testing.F) {
-	f.Add([]byte("12 (a) b (c) D 1 10 10 0"), []byte("[<0>] do_wait+0x5b/0xf0\n"))
-	f.Fuzz(func(_ *testing.T, stat, stack []byte) {
-		parseStat(stat)
-		stackNames(stack)
 	})
 }

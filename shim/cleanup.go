@@ -200,13 +200,11 @@ func (c container) end(ctx context.Context) error {
 		// what follows every normal deletion, so it had better be cheap.
 		return note
 	}
+	// First, since a runtime whose processes do not die uses up all the time that there is.
+	left, killErr := killLeft(init)
 	limited, cancel := context.WithTimeout(ctx, runtimeLimit)
 	defer cancel()
 	err := rt.Delete(limited, true)
-	left, killErr := killLeft(init)
-	if err != nil && left {
-		err = rt.Delete(ctx, true) // what it could not kill is dead now
-	}
 	if err != nil && !left && killErr == nil && init == nil && !exists(filepath.Join(rt.Root, c.id)) {
 		err = nil // the runtime is not there, or does not know what was never created
 	}

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"holdfast/internal/cgroup"
+	"holdfast/internal/proc"
 	"holdfast/runc"
 )
 
@@ -102,9 +103,25 @@ func killLeft(group *cgroup.Group) (left bool, err error) {
 		return false, nil
 	}
 	if err := group.Signal(syscall.SIGKILL); err != nil && !isNoGroup(err) {
-		return true, fmt.Errorf("cannot kill what is left of the container, processes %v: %w", pids, err)
+		return true, fmt.Errorf("cannot kill what is left of the container: %s: %w", proc.Describe(stubborn(pids)), err)
 	}
 	return true, nil
+}
+
+// stubborn returns those of the processes that are still there, those first that cannot die.
+func stubborn(pids []int) (left []proc.Process) {
+	for _, pid := range pids {
+		p, ok := proc.Read(pid)
+		if !ok {
+			continue
+		}
+		if _, stuck := p.Stuck(); stuck {
+			left = append([]proc.Process{p}, left...)
+		} else {
+			left = append(left, p)
+		}
+	}
+	return left
 }
 
 // isNoGroup tells whether err means that the container has no cgroup, or none of its own.

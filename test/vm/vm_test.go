@@ -48,8 +48,8 @@ var suites = []struct {
 }{
 	{".", "./oom", "no_grpc", "."},
 	{".", "./internal/cgroup", "no_grpc", "."},
-	{".", "./test/direct", "no_grpc", "^(TestWholeLife|TestTerminal|TestExecsOfARunningContainer|TestOOM.*|TestPause.*|TestStats.*|TestCheckpointAndRestore)$"},
-	{"test/e2e", ".", "", "^TestCrun.*$"},
+	{".", "./test/direct", "no_grpc", "^(TestWholeLife|TestTerminal|TestExecsOfARunningContainer|TestOOM.*|TestPause.*|TestStats.*|TestCheckpointAndRestore|TestContainerGoesOnWhileTheManagerIsAway|TestContainerIsNotKilledForWhatNobodyReads)$"},
+	{"test/e2e", ".", "", "^(TestCrun.*|TestOutputPilesUpWhileContainerdIsAway)$/2.4"},
 }
 
 // TestInMachine boots the machine and runs what suites names.
