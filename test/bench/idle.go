@@ -4,13 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"text/tabwriter"
 	"time"
-
-	task "github.com/containerd/containerd/api/runtime/task/v3"
 
 	"holdfast/internal/client"
 )
@@ -22,24 +22,35 @@ var holdingNames = [len(holdings{})]string{
 	"private dirty, KiB", "resident, KiB", "proportional, KiB", "threads", "descriptors",
 }
 
-// idleness starts a container on each shim, waits, and returns what the shims hold.
-func idleness(ctx context.Context, dir string, shims [2]string, idle time.Duration) (held [2]holdings, err error) {
+// idleness prints what each shim holds with a container that is left alone.
+func (b *bench) idleness(ctx context.Context) error {
+	fmt.Fprintf(b.w, "a shim with one container, after %v of idleness\n", b.idle)
+	held, err := b.leaveAlone(ctx)
+	if err != nil {
+		return err
+	}
+	printHeld(b.w, held)
+	return nil
+}
+
+// leaveAlone starts a container on each shim, waits, and returns what the shims hold.
+func (b *bench) leaveAlone(ctx context.Context) (held [2]holdings, err error) {
 	var sessions [2]*client.Session
 	defer func() {
 		for _, s := range sessions {
 			if s != nil {
-				_, _, crashErr := s.Crash(context.WithoutCancel(ctx))
-				err = errors.Join(err, crashErr)
+				err = errors.Join(err, crash(ctx, s))
 			}
 		}
 	}()
-	for i, shim := range shims {
-		if sessions[i], err = begin(ctx, filepath.Join(dir, fmt.Sprintf("idle-%d", i)), shim); err != nil {
+	for i, shim := range b.shims {
+		path := filepath.Join(b.dir, fmt.Sprintf("idle-%d", i))
+		if sessions[i], _, err = begin(ctx, path, shim, idler(), streams{}); err != nil {
 			return held, err
 		}
 	}
 	select {
-	case <-time.After(idle):
+	case <-time.After(b.idle):
 	case <-ctx.Done():
 		return held, ctx.Err()
 	}
@@ -49,24 +60,6 @@ func idleness(ctx context.Context, dir string, shims [2]string, idle time.Durati
 		}
 	}
 	return held, nil
-}
-
-// begin starts a container that does nothing.
-func begin(ctx context.Context, dir, shim string) (*client.Session, error) {
-	c, err := prepare(dir, shim, "sleep", "1000")
-	if err != nil {
-		return nil, err
-	}
-	s, err := client.Launch(ctx, dir, c, nil)
-	if err != nil {
-		return nil, err
-	}
-	create := &task.CreateTaskRequest{ID: s.Config.ID, Bundle: s.Config.Bundle}
-	if _, err := s.Create(ctx, create); err != nil {
-		return s, err
-	}
-	_, err = s.Start(ctx, &task.StartRequest{ID: s.Config.ID})
-	return s, err
 }
 
 // holdingsOf asks the kernel (proc(5): smaps_rollup, status, fd).
@@ -97,4 +90,14 @@ func number(path, name string) (int, error) {
 		}
 	}
 	return 0, fmt.Errorf("no %s in %s", name, path)
+}
+
+func printHeld(w io.Writer, held [2]holdings) {
+	table := tabwriter.NewWriter(w, 0, 0, 3, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(table, "\tours\ttheirs\tratio\t")
+	for i, name := range holdingNames {
+		fmt.Fprintf(table, "%s\t%d\t%d\t%.2f\t\n", name, held[ours][i], held[theirs][i],
+			float64(held[ours][i])/float64(held[theirs][i]))
+	}
+	_ = table.Flush()
 }

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
+	"text/tabwriter"
 	"time"
 
 	task "github.com/containerd/containerd/api/runtime/task/v3"
@@ -26,6 +28,9 @@ const (
 
 var phaseNames = [phases]string{"start", "create", "run", "delete", "end", "whole life"}
 
+// warmUp is how many lives of each shim are not counted: the first ones read from disk.
+const warmUp = 3
+
 // lifeLimit bounds a life, so that a shim that hangs ends the measurement.
 const lifeLimit = time.Minute
 
@@ -34,7 +39,7 @@ const lifeLimit = time.Minute
 func live(ctx context.Context, dir, shim string) (took [phases]time.Duration, err error) {
 	ctx, cancel := context.WithTimeout(ctx, lifeLimit)
 	defer cancel()
-	c, err := prepare(dir, shim, "true")
+	c, err := prepare(dir, shim, client.BundleConfig{Args: []string{"true"}})
 	if err != nil {
 		return took, err
 	}
@@ -88,13 +93,39 @@ func through(ctx context.Context, s *client.Session, lap func(phase int)) error 
 	return err
 }
 
-// prepare makes dir and a bundle in it.
-func prepare(dir, shim string, args ...string) (client.StartConfig, error) {
-	id := "bench-" + filepath.Base(dir)
-	bundle := filepath.Join(dir, id)
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		return client.StartConfig{}, err
+// lives runs n lives of each shim in turns and prints how long their phases took.
+func (b *bench) lives(ctx context.Context) error {
+	fmt.Fprintf(b.w, "%d lives each\n", b.n)
+	var times [2][phases][]time.Duration
+	for i := range warmUp + b.n {
+		for j := range b.shims {
+			which := (i + j) % len(b.shims) // who goes first changes, too
+			life, err := live(ctx, filepath.Join(b.dir, fmt.Sprintf("%d-%d", i, which)), b.shims[which])
+			if err != nil {
+				return fmt.Errorf("life %d of %s: %w", i, b.shims[which], err)
+			}
+			if i < warmUp {
+				continue
+			}
+			for phase, took := range life {
+				times[which][phase] = append(times[which][phase], took)
+			}
+		}
 	}
-	err := client.NewBundle(bundle, client.BundleConfig{Args: args})
-	return client.StartConfig{Binary: shim, ID: id, Bundle: bundle, SocketDir: filepath.Join(dir, "s")}, err
+	printTimes(b.w, times)
+	return nil
 }
+
+func printTimes(w io.Writer, times [2][phases][]time.Duration) {
+	table := tabwriter.NewWriter(w, 0, 0, 3, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(table, "ms\tours\tp90\ttheirs\tp90\tratio\t")
+	for phase := range phases {
+		a, b := times[ours][phase], times[theirs][phase]
+		fmt.Fprintf(table, "%s\t%.1f\t%.1f\t%.1f\t%.1f\t%.2f\t\n", phaseNames[phase],
+			ms(quantile(a, 0.5)), ms(quantile(a, 0.9)), ms(quantile(b, 0.5)), ms(quantile(b, 0.9)),
+			float64(quantile(a, 0.5))/float64(quantile(b, 0.5)))
+	}
+	_ = table.Flush() // like fmt.Fprint to standard output
+}
+
+func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }

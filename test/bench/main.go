@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -10,110 +11,96 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
-	"text/tabwriter"
+	"strings"
 	"time"
 )
 
-// warmUp is how many lives of each shim are not counted: the first ones read from disk.
-const warmUp = 3
+// bench is what the parts need to measure.
+type bench struct {
+	w     io.Writer
+	dir   string
+	self  string    // path of this binary
+	shims [2]string // ours, theirs
+	n     int       // lives of each
+	idle  time.Duration
+}
+
+// part is something that can be measured alone.
+type part struct {
+	name string
+	run  func(*bench, context.Context) error
+}
+
+var parts = [...]part{
+	{"lives", (*bench).lives}, {"idle", (*bench).idleness}, {"stdio", (*bench).stdio},
+}
 
 func main() {
-	ours := flag.String("ours", "", "our shim")
-	theirs := flag.String("theirs", "", "containerd's shim")
-	n := flag.Int("n", 50, "lives of each shim")
-	idle := flag.Duration("idle", 35*time.Second,
+	if len(os.Args) > 1 && os.Args[1] == programWord {
+		if err := program(os.Args[2:]); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(1)
+		}
+		return
+	}
+	b := &bench{w: os.Stdout}
+	flag.StringVar(&b.shims[0], "ours", "", "our shim")
+	flag.StringVar(&b.shims[1], "theirs", "", "containerd's shim")
+	flag.IntVar(&b.n, "n", 50, "lives of each shim")
+	flag.DurationVar(&b.idle, "idle", 35*time.Second,
 		"how long a shim is left alone before its memory is looked at; theirs tidies up after 30s")
+	only := flag.String("only", "", "what to measure, separated by commas: lives, idle, stdio (all)")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := compare(ctx, os.Stdout, [2]string{*ours, *theirs}, *n, *idle); err != nil {
+	if err := b.compare(ctx, *only); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-// compare measures the two shims and prints the tables.
-func compare(ctx context.Context, w io.Writer, shims [2]string, n int, idle time.Duration) (err error) {
-	dir, err := os.MkdirTemp("", "bench-")
+// compare measures the two shims and prints the tables of the parts in only, or of all.
+func (b *bench) compare(ctx context.Context, only string) (err error) {
+	chosen, err := choose(only)
 	if err != nil {
 		return err
 	}
-	defer func() {
-		if removeErr := os.RemoveAll(dir); err == nil {
-			err = removeErr
-		}
-	}()
-	for i, shim := range shims {
-		if shims[i], err = filepath.Abs(shim); err != nil {
+	if b.self, err = os.Executable(); err != nil {
+		return err
+	}
+	for i, shim := range b.shims {
+		if b.shims[i], err = filepath.Abs(shim); err != nil {
 			return err
 		}
 	}
-	fmt.Fprintf(w, "%d lives each, %d CPUs, %s\n", n, runtime.NumCPU(), runtime.Version())
-	times, err := lives(ctx, dir, shims, n)
-	if err != nil {
+	if b.dir, err = os.MkdirTemp("", "bench-"); err != nil {
 		return err
 	}
-	printTimes(w, times)
-	fmt.Fprintf(w, "\na shim with one container, after %v of idleness\n", idle)
-	held, err := idleness(ctx, dir, shims, idle)
-	if err != nil {
-		return err
+	defer func() { err = errors.Join(err, os.RemoveAll(b.dir)) }()
+	fmt.Fprintf(b.w, "%d CPUs, %s\n", runtime.NumCPU(), runtime.Version())
+	for _, p := range chosen {
+		fmt.Fprintln(b.w)
+		if err := p.run(b, ctx); err != nil {
+			return fmt.Errorf("measure %s: %w", p.name, err)
+		}
 	}
-	printHeld(w, held)
 	return nil
 }
 
-// lives runs n lives of each shim in turns and returns the times, phase by phase.
-func lives(ctx context.Context, dir string, shims [2]string, n int) ([2][phases][]time.Duration, error) {
-	var times [2][phases][]time.Duration
-	for i := range warmUp + n {
-		for j := range shims {
-			which := (i + j) % len(shims) // who goes first changes, too
-			life, err := live(ctx, filepath.Join(dir, fmt.Sprintf("%d-%d", i, which)), shims[which])
-			if err != nil {
-				return times, fmt.Errorf("life %d of %s: %w", i, shims[which], err)
-			}
-			if i < warmUp {
-				continue
-			}
-			for phase, took := range life {
-				times[which][phase] = append(times[which][phase], took)
-			}
+// choose returns the parts that a list names, in our order; all for an empty one.
+func choose(only string) ([]part, error) {
+	if only == "" {
+		return parts[:], nil
+	}
+	words := strings.Split(only, ",")
+	var chosen []part
+	for _, p := range parts {
+		if i := slices.Index(words, p.name); i >= 0 {
+			chosen, words = append(chosen, p), slices.Delete(words, i, i+1)
 		}
 	}
-	return times, nil
-}
-
-func printTimes(w io.Writer, times [2][phases][]time.Duration) {
-	table := tabwriter.NewWriter(w, 0, 0, 3, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(table, "ms\tours\tp90\ttheirs\tp90\tratio\t")
-	for phase := range phases {
-		ours, theirs := times[0][phase], times[1][phase]
-		fmt.Fprintf(table, "%s\t%.1f\t%.1f\t%.1f\t%.1f\t%.2f\t\n", phaseNames[phase],
-			ms(quantile(ours, 0.5)), ms(quantile(ours, 0.9)),
-			ms(quantile(theirs, 0.5)), ms(quantile(theirs, 0.9)),
-			float64(quantile(ours, 0.5))/float64(quantile(theirs, 0.5)))
+	if len(words) > 0 {
+		return nil, fmt.Errorf("no such part: %s", strings.Join(words, ", "))
 	}
-	_ = table.Flush() // like fmt.Fprint to standard output
+	return chosen, nil
 }
-
-func printHeld(w io.Writer, held [2]holdings) {
-	table := tabwriter.NewWriter(w, 0, 0, 3, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(table, "\tours\ttheirs\tratio\t")
-	for i, name := range holdingNames {
-		fmt.Fprintf(table, "%s\t%d\t%d\t%.2f\t\n", name, held[0][i], held[1][i],
-			float64(held[0][i])/float64(held[1][i]))
-	}
-	_ = table.Flush()
-}
-
-// quantile returns the value below which the part q of the values lies; 0 if there are none.
-func quantile(values []time.Duration, q float64) time.Duration {
-	if len(values) == 0 {
-		return 0
-	}
-	sorted := slices.Sorted(slices.Values(values))
-	return sorted[min(int(q*float64(len(sorted))), len(sorted)-1)]
-}
-
-func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
