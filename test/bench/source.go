@@ -87,8 +87,10 @@ func shimSource(ctx context.Context, dir, self, shim string, m mode) (*source, e
 	switch m.sink {
 	case toFile:
 		out.stdout = "file://" + s.file
+		out.stderr = out.stdout
 	case toLogger:
 		out.stdout = "binary://" + self + "?" + programWord + "=drain"
+		out.stderr = out.stdout
 	default:
 		out.stdout = filepath.Join(dir, "stdout")
 		if s.out, err = openFIFO(out.stdout, unix.O_RDONLY); err != nil {

@@ -58,7 +58,7 @@ func (b *bench) measureFlow(ctx context.Context, m mode, name string) (f flow, e
 			all[side], err = shimSource(ctx, dir, b.self, b.shims[side], m)
 		}
 		if err != nil {
-			return f, err
+			return f, fmt.Errorf("%s of %s: %w", m.name, sideNames[side], err)
 		}
 		f.sizes[side] = all[side].size()
 	}
