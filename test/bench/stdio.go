@@ -17,5 +17,15 @@ func (b *bench) stdio(ctx context.Context) error {
 		flows = append(flows, f)
 	}
 	printFlows(b.w, flows)
+	fmt.Fprintf(b.w, "\necho of a line by cat, %d times each\n", echoRounds*echoTrips)
+	var trips []echoes
+	for i, m := range echoModes {
+		r, err := b.measureEcho(ctx, m, fmt.Sprintf("echo-%d", i))
+		if err != nil {
+			return err
+		}
+		trips = append(trips, r)
+	}
+	printEchoes(b.w, trips)
 	return nil
 }
