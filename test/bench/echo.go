@@ -19,8 +19,8 @@ import (
 
 const (
 	// echoRounds times echoTrips is how many round trips of each side are counted.
-	echoRounds = 9
-	echoTrips  = 1000
+	echoRounds = 30
+	echoTrips  = 300
 	// echoWord is what the program that echoes says when it is about to.
 	echoWord = "ready\n"
 	// echoScript leaves the echo of a terminal to cat, and the lines as they are.
@@ -58,11 +58,12 @@ func shimEcho(ctx context.Context, dir, shim string, m mode) (*echo, error) {
 			return e, err
 		}
 	}
-	e.session, _, err = beginMode(ctx, filepath.Join(dir, filepath.Base(dir)), shim, cfg, io, m.exec)
+	var pid int
+	e.session, pid, err = beginMode(ctx, filepath.Join(dir, filepath.Base(dir)), shim, cfg, io, m.exec)
 	if err != nil {
 		return e, err
 	}
-	return e, e.await()
+	return e, errors.Join(pin(pid, true), e.await())
 }
 
 // bareEcho starts an echo without anything in between.
@@ -82,7 +83,7 @@ func bareEcho(dir string, m mode) (*echo, error) {
 		return e, err
 	}
 	e.child = cmd
-	return e, e.await()
+	return e, errors.Join(pin(cmd.Process.Pid, true), e.await())
 }
 
 // openBare opens our ends of the streams and returns the process's.
@@ -195,6 +196,11 @@ type echoes struct {
 func (b *bench) measureEcho(ctx context.Context, m mode, name string) (r echoes, err error) {
 	r.mode = m
 	var all [sides]*echo
+	unpin, err := pinClient()
+	if err != nil {
+		return r, err
+	}
+	defer unpin()
 	defer func() {
 		for _, e := range all {
 			if e != nil {

@@ -127,5 +127,3 @@ func printTimes(w io.Writer, times [2][phases][]time.Duration) {
 	}
 	_ = table.Flush() // like fmt.Fprint to standard output
 }
-
-func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }

@@ -18,10 +18,11 @@ import (
 
 // A mode is a way of output: of the first process of a container, or of an exec.
 type mode struct {
-	name  string
-	bytes int64 // in a round
-	sink  sink
-	exec  bool
+	name   string
+	bytes  int64 // in a round
+	sink   sink
+	exec   bool
+	pinned bool // writer and reader keep to a CPU each; there is no room for a shim beside them
 }
 
 // A sink is what a client names for standard output.
@@ -111,6 +112,11 @@ func shimSource(ctx context.Context, dir, self, shim string, m mode) (*source, e
 		return s, err
 	}
 	s.shim = s.session.Pid()
+	if m.pinned {
+		if err := pin(pid, true); err != nil {
+			return s, err
+		}
+	}
 	s.direct, err = sameFile(fmt.Sprintf("/proc/%d/fd/1", pid), out.stdout)
 	return s, err
 }
@@ -163,6 +169,9 @@ func bareSource(dir, self string, m mode, size int) (*source, error) {
 	err = s.child(&exec.Cmd{Path: self, Stdout: stdout, Args: []string{
 		self, programWord, "write", filepath.Join(dir, "control"), filepath.Join(dir, "reply"),
 	}})
+	if err == nil && m.pinned {
+		err = pin(s.children[len(s.children)-1].Process.Pid, true)
+	}
 	return s, errors.Join(err, stdout.Close())
 }
 
