@@ -196,11 +196,6 @@ type echoes struct {
 func (b *bench) measureEcho(ctx context.Context, m mode, name string) (r echoes, err error) {
 	r.mode = m
 	var all [sides]*echo
-	unpin, err := pinClient()
-	if err != nil {
-		return r, err
-	}
-	defer unpin()
 	defer func() {
 		for _, e := range all {
 			if e != nil {
@@ -219,6 +214,11 @@ func (b *bench) measureEcho(ctx context.Context, m mode, name string) (r echoes,
 			return r, fmt.Errorf("%s of %s: %w", m.name, sideNames[side], err)
 		}
 	}
+	unpin, err := pinClient()
+	if err != nil {
+		return r, err
+	}
+	defer unpin()
 	return r, r.run(ctx, all)
 }
 

@@ -31,7 +31,8 @@ func pin(pid int, last bool) error {
 	return nil
 }
 
-// pinClient pins the calling goroutine to the first CPU until unpin is called.
+// pinClient pins the calling goroutine to the first CPU until unpin is called. What it starts
+// meanwhile is pinned like it.
 func pinClient() (unpin func(), err error) {
 	runtime.LockOSThread()
 	var before unix.CPUSet

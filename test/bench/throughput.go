@@ -55,13 +55,6 @@ type flow struct {
 func (b *bench) measureFlow(ctx context.Context, m mode, name string) (f flow, err error) {
 	f.mode = m
 	var all [sides]*source
-	if m.pinned {
-		unpin, err := pinClient()
-		if err != nil {
-			return f, err
-		}
-		defer unpin()
-	}
 	defer func() {
 		for _, s := range all {
 			if s != nil {
@@ -85,6 +78,13 @@ func (b *bench) measureFlow(ctx context.Context, m mode, name string) (f flow, e
 		f.sizes[side] = all[side].size()
 	}
 	f.direct = all[ours].direct
+	if m.pinned {
+		unpin, err := pinClient()
+		if err != nil {
+			return f, err
+		}
+		defer unpin()
+	}
 	return f, f.run(ctx, all)
 }
 
