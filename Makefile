@@ -67,10 +67,10 @@ lint: ## gofmt, go vet and staticcheck
 check: lint ## lint, import order, budgets, and what is linked
 	go test -tags no_grpc ./test
 
-bench: ## latency and memory beside containerd's own shim
+bench: ## latency, memory and streams beside containerd's shim; ONLY=stdio for a part
 	@test/setup runc
 	@$(MAKE) -s build
-	@go run -tags no_grpc ./test/bench -ours $(BIN)/containerd-shim-holdfast-v2 \
+	@CGO_ENABLED=0 go run -tags no_grpc ./test/bench -only "$(ONLY)" -ours $(BIN)/containerd-shim-holdfast-v2 \
 		-theirs "$$(test/build-containerd)/containerd-shim-runc-v2"
 
 clean: ## remove what was built here

@@ -53,9 +53,6 @@ func begin(
 	return s, int(started.GetPid()), err
 }
 
-// execID is the id of the one exec in a container.
-const execID = "e"
-
 // runExec starts an exec in a container that begin has started, and returns its pid.
 func runExec(
 	ctx context.Context, s *client.Session, id string, cfg client.BundleConfig, io streams,

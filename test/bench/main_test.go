@@ -1,11 +1,28 @@
 package main
 
 import (
+	"context"
+	"fmt"
+	"math"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 )
+
+// TestMain is also the programs that are measured with, as main is.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == programWord {
+		if err := program(os.Args[2:]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	os.Exit(m.Run())
+}
 
 func TestQuantile(t *testing.T) {
 	for _, test := range []struct {
@@ -24,6 +41,139 @@ func TestQuantile(t *testing.T) {
 			t.Errorf("quantile %v of %v: got %v, want %v", test.q, test.values, got, test.want)
 		}
 	}
+}
+
+func TestChoose(t *testing.T) {
+	for _, test := range []struct {
+		only, want string
+		bad        bool
+	}{
+		{only: "", want: "lives idle stdio"},
+		{only: "stdio", want: "stdio"},
+		{only: "stdio,lives", want: "lives stdio"},
+		{only: "idle,disk", bad: true},
+		{only: "idle,", bad: true},
+	} {
+		chosen, err := choose(test.only)
+		var names []string
+		for _, p := range chosen {
+			names = append(names, p.name)
+		}
+		if got := strings.Join(names, " "); got != test.want || err != nil != test.bad {
+			t.Errorf("%q: got %q, %v; want %q, an error: %v", test.only, got, err, test.want, test.bad)
+		}
+	}
+}
+
+func TestRatioIsOfRounds(t *testing.T) {
+	// The machine was slow in the second round, for both.
+	if got := ratio([]float64{20, 2, 22}, []float64{10, 1, 10}); got != 2 {
+		t.Errorf("got %v, want 2", got)
+	}
+	if got := figure(2, ratio(nil, []float64{1})); got != "-" {
+		t.Errorf("without rounds: got %q, want -", got)
+	}
+}
+
+func TestTargetsAreMetOrNot(t *testing.T) {
+	for _, test := range []struct {
+		atMost bool
+		value  float64
+		want   string
+	}{
+		{false, 0.95, "met"}, {false, 0.94, "not met"}, {true, 0.95, "met"}, {true, 0.96, "not met"},
+	} {
+		row := target{limit: 0.95, atMost: test.atMost}
+		if got := row.met(test.value); got != test.want {
+			t.Errorf("%v, at most: %v: got %q, want %q", test.value, test.atMost, got, test.want)
+		}
+	}
+	if got := (target{}).met(math.NaN()); !strings.HasPrefix(got, "not measured") {
+		t.Errorf("without a figure: %q", got)
+	}
+}
+
+func TestGoroutinesAreCounted(t *testing.T) {
+	const part = `time="2026-01-02T03:04:05Z" level=info msg="stacks"`
+	for name, log := range map[string]string{
+		"one line": `time="x" level=info msg="=== BEGIN\ngoroutine 1 [running]:\nmain()\n\ngoroutine 27 [IO wait, 2 minutes]:\nf(0x1)\n==="` + "\n",
+		"parts": part + ` stacks="goroutine 1 [running]:\nmain()\n\ngorou` + "\n" +
+			part + `tine 27 [select]:\ncreated by x in goroutine 1"` + "\n",
+	} {
+		if got := countGoroutines(log); got != 2 {
+			t.Errorf("%s: got %d, want 2", name, got)
+		}
+	}
+}
+
+// A source without a shim is a complete one but for the container.
+func TestBareSourcesDeliverWhatIsAsked(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, m := range modes {
+		t.Run(m.name, func(t *testing.T) {
+			s, err := bareSource(filepath.Join(t.TempDir(), strconv.Itoa(i)), self, m, 128<<10)
+			defer func() {
+				if err := s.close(context.Background()); err != nil {
+					t.Error(err)
+				}
+			}()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if m.sink == toFIFO && s.size() != 128<<10 {
+				t.Errorf("the FIFO has %d bytes", s.size())
+			}
+			for range 2 {
+				if r, err := s.round(3<<20, make([]byte, block)); err != nil || r.took <= 0 || r.cpu != 0 {
+					t.Errorf("got %+v, %v", r, err)
+				}
+			}
+			if m.sink == toFile {
+				if info, err := os.Stat(s.file); err != nil || info.Size() != 3<<20 {
+					t.Errorf("the file: %v, %v", info, err)
+				}
+			}
+		})
+	}
+}
+
+func TestBareEchoesEcho(t *testing.T) {
+	for i, m := range echoModes {
+		t.Run(m.name, func(t *testing.T) {
+			e, err := bareEcho(filepath.Join(t.TempDir(), strconv.Itoa(i)), m)
+			defer func() {
+				if err := e.close(context.Background()); err != nil {
+					t.Error(err)
+				}
+			}()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if times, err := e.trips(3, nil); err != nil || len(times) != 3 {
+				t.Errorf("got %v, %v", times, err)
+			}
+		})
+	}
+}
+
+func TestCPUTimeGrowsWithWork(t *testing.T) {
+	before, err := cpuTime(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for began := time.Now(); time.Since(began) < time.Second; {
+		after, err := cpuTime(os.Getpid())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if after > before {
+			return
+		}
+	}
+	t.Error("a second of calls has taken no time")
 }
 
 func TestNumber(t *testing.T) {

@@ -27,5 +27,13 @@ func (b *bench) stdio(ctx context.Context) error {
 		trips = append(trips, r)
 	}
 	printEchoes(b.w, trips)
+	counts, err := b.countStreams(ctx)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintln(b.w)
+	printStreams(b.w, counts)
+	fmt.Fprintln(b.w)
+	printTargets(b.w, flows, trips)
 	return nil
 }
