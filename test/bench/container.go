@@ -55,8 +55,9 @@ func begin(
 
 // runExec starts an exec in a container that begin has started, and returns its pid.
 func runExec(
-	ctx context.Context, s *client.Session, id string, cfg client.BundleConfig, io streams,
+	ctx context.Context, s *client.Session, cfg client.BundleConfig, io streams,
 ) (int, error) {
+	const id = "e"
 	spec, err := client.ExecSpec(cfg)
 	if err != nil {
 		return 0, err
@@ -85,7 +86,7 @@ func beginMode(
 	if err != nil {
 		return s, 0, err
 	}
-	pid, err := runExec(ctx, s, execID, cfg, io)
+	pid, err := runExec(ctx, s, cfg, io)
 	return s, pid, err
 }
 
