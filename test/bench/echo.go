@@ -36,9 +36,10 @@ var echoModes = [...]mode{
 
 // echo is a process that says what it hears, and our ends of its streams.
 type echo struct {
-	in, out, err int // in and out are the same for a terminal without a shim; -1: there is none
-	session      *client.Session
-	child        *exec.Cmd
+	in, out int // the same for a terminal without a shim; -1: not open
+	silent  int // standard error, of which nothing comes; -1: not open
+	session *client.Session
+	child   *exec.Cmd
 }
 
 // shimEcho starts an echo behind a shim.
@@ -54,7 +55,7 @@ func shimEcho(ctx context.Context, dir, shim string, m mode) (*echo, error) {
 	cfg := client.BundleConfig{Args: []string{"sh", "-c", echoScript}, Terminal: m.sink == toTerminal}
 	if !cfg.Terminal {
 		io.stderr = filepath.Join(dir, "stderr")
-		if e.err, err = openFIFO(io.stderr, unix.O_RDONLY); err != nil {
+		if e.silent, err = openFIFO(io.stderr, unix.O_RDONLY); err != nil {
 			return e, err
 		}
 	}
@@ -73,17 +74,22 @@ func bareEcho(dir string, m mode) (*echo, error) {
 		return e, err
 	}
 	ends, err := e.openBare(dir, m)
+	if err == nil {
+		cmd := exec.Command("sh", "-c", echoScript)
+		cmd.Stdin, cmd.Stdout = ends[0], ends[1]
+		if err = cmd.Start(); err == nil {
+			e.child = cmd
+		}
+	}
+	for _, f := range ends {
+		if f != nil {
+			err = errors.Join(err, f.Close())
+		}
+	}
 	if err != nil {
 		return e, err
 	}
-	cmd := exec.Command("sh", "-c", echoScript)
-	cmd.Stdin, cmd.Stdout = ends[0], ends[1]
-	err = cmd.Start()
-	if err := errors.Join(err, ends[0].Close(), ends[1].Close()); err != nil {
-		return e, err
-	}
-	e.child = cmd
-	return e, errors.Join(pin(cmd.Process.Pid, true), e.await())
+	return e, errors.Join(pin(e.child.Process.Pid, true), e.await())
 }
 
 // openBare opens our ends of the streams and returns the process's.
@@ -110,7 +116,7 @@ func (e *echo) openBare(dir string, m mode) (ends [2]*os.File, err error) {
 }
 
 func newEcho(dir string) (*echo, error) {
-	return &echo{in: -1, out: -1, err: -1}, os.Mkdir(dir, 0o700)
+	return &echo{in: -1, out: -1, silent: -1}, os.Mkdir(dir, 0o700)
 }
 
 func (e *echo) openFIFOs(io streams) (err error) {
@@ -177,7 +183,7 @@ func (e *echo) close(ctx context.Context) error {
 	if e.in == e.out {
 		e.in = -1
 	}
-	for _, fd := range []int{e.in, e.out, e.err} {
+	for _, fd := range []int{e.in, e.out, e.silent} {
 		if fd >= 0 {
 			errs = append(errs, unix.Close(fd))
 		}
@@ -224,23 +230,17 @@ func (b *bench) measureEcho(ctx context.Context, m mode, name string) (r echoes,
 
 // run runs the rounds, of which the first is not counted.
 func (r *echoes) run(ctx context.Context, all [sides]*echo) error {
-	for round := range 1 + echoRounds {
-		for i := range all {
-			if err := ctx.Err(); err != nil {
-				return err
-			}
-			side := (round + i) % sides
-			times, err := all[side].trips(echoTrips, nil)
-			if err != nil {
-				return fmt.Errorf("%s of %s: %w", r.name, sideNames[side], err)
-			}
-			if round > 0 {
-				r.trips[side] = append(r.trips[side], times...)
-				r.middle[side] = append(r.middle[side], float64(quantile(times, 0.5)))
-			}
+	return turns(ctx, 1+echoRounds, func(round, side int) error {
+		times, err := all[side].trips(echoTrips, nil)
+		if err != nil {
+			return fmt.Errorf("%s of %s: %w", r.name, sideNames[side], err)
 		}
-	}
-	return nil
+		if round > 0 {
+			r.trips[side] = append(r.trips[side], times...)
+			r.middle[side] = append(r.middle[side], float64(quantile(times, 0.5)))
+		}
+		return nil
+	})
 }
 
 func printEchoes(w io.Writer, all []echoes) {

@@ -7,7 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"regexp"
+	"strconv"
 	"strings"
 	"syscall"
 	"text/tabwriter"
@@ -171,8 +171,6 @@ func goroutines(ctx context.Context, s *client.Session) (int, error) {
 	return countGoroutines(dump), err
 }
 
-var goroutineHead = regexp.MustCompile(`goroutine \d+ (gp=\S+ m=\S+ (mp=\S+ )?)?\[`)
-
 // countGoroutines counts the stacks in a log. Ours has them in several lines, each with the same
 // beginning, which may part a stack anywhere; theirs has one long line.
 func countGoroutines(log string) int {
@@ -184,7 +182,15 @@ func countGoroutines(log string) int {
 		}
 		whole.WriteString(line)
 	}
-	return len(goroutineHead.FindAllString(whole.String(), -1))
+	n := 0
+	for _, stack := range strings.Split(whole.String(), "goroutine ")[1:] {
+		// A stack begins with "goroutine 7 [running]"; others are only mentioned, as creators.
+		id, _, _ := strings.Cut(stack, " [")
+		if _, err := strconv.Atoi(id); err == nil {
+			n++
+		}
+	}
+	return n
 }
 
 func printStreams(w io.Writer, all []perStream) {

@@ -45,7 +45,7 @@ const (
 type source struct {
 	control, reply int
 	out            int    // where its output is read; -1: something else takes it
-	err            int    // the other stream, which is silent; -1: there is none
+	silent         int    // the other stream, of which nothing comes; -1: there is none
 	file           string // what its output is stored in, if it is; else ""
 	shim           int    // the shim's pid; 0: there is none
 	direct         bool   // the process has the client's FIFO itself
@@ -55,7 +55,7 @@ type source struct {
 
 // newSource makes the directory of a source, with the FIFOs by which the writer is told what to do.
 func newSource(dir string, m mode) (*source, error) {
-	s := &source{control: -1, reply: -1, out: -1, err: -1}
+	s := &source{control: -1, reply: -1, out: -1, silent: -1}
 	err := os.Mkdir(dir, 0o700)
 	if err != nil {
 		return s, err
@@ -98,9 +98,9 @@ func shimSource(ctx context.Context, dir, self, shim string, m mode) (*source, e
 			return s, err
 		}
 		if m.sink == toFIFO {
-			// Theirs wants one. Nothing comes out of it.
+			// Theirs wants one.
 			out.stderr = filepath.Join(dir, "stderr")
-			if s.err, err = openFIFO(out.stderr, unix.O_RDONLY); err != nil {
+			if s.silent, err = openFIFO(out.stderr, unix.O_RDONLY); err != nil {
 				return s, err
 			}
 		}
@@ -279,7 +279,7 @@ func (s *source) close(ctx context.Context) error {
 		errs = append(errs, cmd.Process.Kill())
 		_ = cmd.Wait() // it says that it was killed
 	}
-	for _, fd := range []int{s.control, s.reply, s.out, s.err} {
+	for _, fd := range []int{s.control, s.reply, s.out, s.silent} {
 		if fd >= 0 {
 			errs = append(errs, unix.Close(fd))
 		}

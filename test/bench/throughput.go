@@ -11,7 +11,10 @@ import (
 )
 
 // rounds is how often each mode is measured, with one more before that is not counted.
-const rounds = 15
+const (
+	rounds       = 15
+	pinnedRounds = 45 // their sides differ least
+)
 
 // modes are the ways of output that are measured. A round takes some tenths of a second.
 //
@@ -51,7 +54,7 @@ type flow struct {
 	cpu    [sides][]float64 // milliseconds of the shim's CPU time per GiB
 }
 
-// measureFlow measures a mode. In each round every side has its turn, and the first is another one.
+// measureFlow measures a mode. All sides are there from the first round to the last.
 func (b *bench) measureFlow(ctx context.Context, m mode, name string) (f flow, err error) {
 	f.mode = m
 	var all [sides]*source
@@ -90,25 +93,37 @@ func (b *bench) measureFlow(ctx context.Context, m mode, name string) (f flow, e
 
 // run runs the rounds. The first one is not counted: programs start in it.
 func (f *flow) run(ctx context.Context, all [sides]*source) error {
+	n := 1 + rounds
+	if f.pinned {
+		n += pinnedRounds - rounds
+	}
 	buf := make([]byte, block)
-	for round := range 1 + rounds {
-		for i := range all {
+	return turns(ctx, n, func(round, side int) error {
+		if all[side] == nil {
+			return nil
+		}
+		r, err := all[side].round(f.bytes, buf)
+		if err != nil {
+			return fmt.Errorf("%s of %s: %w", f.name, sideNames[side], err)
+		}
+		if round > 0 {
+			f.rate[side] = append(f.rate[side], float64(f.bytes)/1e6/r.took.Seconds())
+			f.cpu[side] = append(f.cpu[side], ms(r.cpu)*(1<<30)/float64(f.bytes))
+		}
+		return nil
+	})
+}
+
+// turns gives every side its turn in each of n rounds. Who goes first changes.
+func turns(ctx context.Context, n int, turn func(round, side int) error) error {
+	for round := range n {
+		for i := range sides {
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			side := (round + i) % sides
-			if all[side] == nil {
-				continue
+			if err := turn(round, (round+i)%sides); err != nil {
+				return err
 			}
-			r, err := all[side].round(f.bytes, buf)
-			if err != nil {
-				return fmt.Errorf("%s of %s: %w", f.name, sideNames[side], err)
-			}
-			if round == 0 {
-				continue
-			}
-			f.rate[side] = append(f.rate[side], float64(f.bytes)/1e6/r.took.Seconds())
-			f.cpu[side] = append(f.cpu[side], ms(r.cpu)*(1<<30)/float64(f.bytes))
 		}
 	}
 	return nil
