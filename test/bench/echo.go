@@ -220,7 +220,7 @@ func (b *bench) measureEcho(ctx context.Context, m mode, name string) (r echoes,
 			return r, fmt.Errorf("%s of %s: %w", m.name, sideNames[side], err)
 		}
 	}
-	unpin, err := pinClient()
+	unpin, err := pinClient(false)
 	if err != nil {
 		return r, err
 	}

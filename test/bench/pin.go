@@ -8,8 +8,8 @@ import (
 )
 
 // pin lets a thread, 0 being the caller's, run on one CPU only: the first that it may use, or the
-// last one. Left to itself the scheduler puts a client and its echo now on the same CPU and now on
-// two, which is twice as slow, whatever is between them.
+// last one. Left to itself the scheduler puts a client and its process now on the same CPU and now on
+// two, which makes a factor of two, whatever is between them.
 func pin(pid int, last bool) error {
 	var may, one unix.CPUSet
 	if err := unix.SchedGetaffinity(pid, &may); err != nil {
@@ -31,16 +31,16 @@ func pin(pid int, last bool) error {
 	return nil
 }
 
-// pinClient pins the calling goroutine to the first CPU until unpin is called. What it starts
-// meanwhile is pinned like it.
-func pinClient() (unpin func(), err error) {
+// pinClient pins the calling goroutine like pin until unpin is called. What it starts meanwhile is
+// pinned like it.
+func pinClient(last bool) (unpin func(), err error) {
 	runtime.LockOSThread()
 	var before unix.CPUSet
 	if err := unix.SchedGetaffinity(0, &before); err != nil {
 		runtime.UnlockOSThread()
 		return nil, fmt.Errorf("read affinity: %w", err)
 	}
-	if err := pin(0, false); err != nil {
+	if err := pin(0, last); err != nil {
 		runtime.UnlockOSThread()
 		return nil, err
 	}

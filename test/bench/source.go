@@ -18,11 +18,11 @@ import (
 
 // A mode is a way of output: of the first process of a container, or of an exec.
 type mode struct {
-	name   string
-	bytes  int64 // in a round
-	sink   sink
-	exec   bool
-	pinned bool // writer and reader keep to a CPU each; there is no room for a shim beside them
+	name  string
+	bytes int64 // in a round
+	sink  sink
+	exec  bool
+	exact bool // writer and reader share one CPU; it is a comparison with bare alone
 }
 
 // A sink is what a client names for standard output.
@@ -47,6 +47,7 @@ type source struct {
 	out            int    // where its output is read; -1: something else takes it
 	silent         int    // the other stream, of which nothing comes; -1: there is none
 	file           string // what its output is stored in, if it is; else ""
+	pid            int    // the writer's
 	shim           int    // the shim's pid; 0: there is none
 	direct         bool   // the process has the client's FIFO itself
 	session        *client.Session
@@ -107,17 +108,16 @@ func shimSource(ctx context.Context, dir, self, shim string, m mode) (*source, e
 	}
 	cfg := inContainer(dir, self, selfInside, programWord, "write", ctlInside+"/control", ctlInside+"/reply")
 	cfg.Terminal = m.sink == toTerminal
-	var pid int
-	if s.session, pid, err = beginMode(ctx, filepath.Join(dir, filepath.Base(dir)), shim, cfg, out, m.exec); err != nil {
+	if s.session, s.pid, err = beginMode(ctx, filepath.Join(dir, filepath.Base(dir)), shim, cfg, out, m.exec); err != nil {
 		return s, err
 	}
 	s.shim = s.session.Pid()
-	if m.pinned {
-		if err := pin(pid, true); err != nil {
+	if m.exact {
+		if err := pin(s.pid, true); err != nil {
 			return s, err
 		}
 	}
-	s.direct, err = sameFile(fmt.Sprintf("/proc/%d/fd/1", pid), out.stdout)
+	s.direct, err = sameFile(fmt.Sprintf("/proc/%d/fd/1", s.pid), out.stdout)
 	return s, err
 }
 
@@ -169,8 +169,11 @@ func bareSource(dir, self string, m mode, size int) (*source, error) {
 	err = s.child(&exec.Cmd{Path: self, Stdout: stdout, Args: []string{
 		self, programWord, "write", filepath.Join(dir, "control"), filepath.Join(dir, "reply"),
 	}})
-	if err == nil && m.pinned {
-		err = pin(s.children[len(s.children)-1].Process.Pid, true)
+	if err == nil {
+		s.pid = s.children[len(s.children)-1].Process.Pid
+	}
+	if err == nil && m.exact {
+		err = pin(s.pid, true)
 	}
 	return s, errors.Join(err, stdout.Close())
 }

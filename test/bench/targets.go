@@ -18,7 +18,7 @@ type target struct {
 // targets are those for the standard streams.
 var targets = [...]target{
 	{"output of a first process: throughput / bare FIFO of that size", func(f []flow, _ []echoes) float64 {
-		return onlyDirect(f, ratio(f[pinnedMode].rate[ours], f[pinnedMode].rate[bare]))
+		return onlyDirect(f, ratio(f[exactMode].rate[ours], f[exactMode].rate[bare]))
 	}, 0.95, false},
 	{"output of a first process: throughput / theirs", func(f []flow, _ []echoes) float64 {
 		return onlyDirect(f, ratio(f[directMode].rate[ours], f[directMode].rate[theirs]))
