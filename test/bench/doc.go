@@ -21,5 +21,6 @@
 // reader the same code for every side: both read and write a MiB at once.
 //
 // The CPU time of a shim is its process's CPU clock, which counts nanoseconds and all threads. The
-// ticks in /proc/PID/stat are 10 ms, which is more than our shim uses in a whole run.
+// ticks in /proc/PID/stat are 10 ms, which is more than a shim that does not copy uses in a whole
+// run.
 package main

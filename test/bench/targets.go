@@ -23,7 +23,7 @@ var targets = [...]target{
 	{"output of a first process: throughput / theirs", func(f []flow, _ []echoes) float64 {
 		return onlyDirect(f, ratio(f[directMode].rate[ours], f[directMode].rate[theirs]))
 	}, 1.5, false},
-	{"the same, if all goes well", func(f []flow, _ []echoes) float64 {
+	{"the same, stretch", func(f []flow, _ []echoes) float64 {
 		return onlyDirect(f, ratio(f[directMode].rate[ours], f[directMode].rate[theirs]))
 	}, 2, false},
 	{"output of a first process: shim CPU / theirs", func(f []flow, _ []echoes) float64 {
