@@ -79,6 +79,7 @@ type Container struct {
 	cfg     Config
 	init    *process
 	gate    *gate
+	slots   *slots
 	spec    runc.Spec
 	room    *stdio.Room
 	mounted bool

@@ -29,7 +29,7 @@ const createLimit = Exec
 // When ctx ends Create gives up, as long as it has not logged the event, and cuts the runtime short:
 // so it should not be the context of a request, whose client may go away at any time.
 func Create(ctx context.Context, cfg Config) (*Container, error) {
-	c := &Container{cfg: cfg, gate: newGate(), execs: map[string]*execProcess{}}
+	c := &Container{cfg: cfg, gate: newGate(), slots: newSlots(), execs: map[string]*execProcess{}}
 	c.init = newProcess("task "+cfg.ID, &initTable, cfg.Log)
 	if cfg.Checkpoint != "" {
 		c.init.steps = &restoreTable

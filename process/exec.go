@@ -67,6 +67,10 @@ func (c *Container) add(e *execProcess) error {
 
 // startExec has the runtime run the exec.
 func (c *Container) startExec(ctx context.Context, e *execProcess) (int, error) {
+	if err := c.slots.take(ctx, e.name); err != nil {
+		return 0, err
+	}
+	defer c.slots.give()
 	var child *reaper.Child
 	inside := false
 	err := e.do(ctx, Start, func() (err error) {

@@ -24,6 +24,9 @@ type message = proto.Message
 // patience is how long a life waits for execs before it says for whom it waits.
 const patience = 10 * time.Second
 
+// killPatience is how long the exit of a task waits for the end of the processes that it has left.
+const killPatience = 500 * time.Millisecond
+
 // live is the life of the init process. Its order is what is promised: OOM before exit, the
 // exits of the execs before that of the init process, and the exit last.
 func (c *Container) live(child *reaper.Child) {
@@ -111,16 +114,12 @@ func taskExit(container, id string, pid int, exit reaper.Exit) *events.TaskExit 
 func timestamp(t time.Time) *timestamppb.Timestamp { return timestamppb.New(t) }
 
 // killRest ends what the death of the init process did not: with a pid namespace that is not the
-// container's own, its other processes live on (contract 8.4). Execs are killed by name too, since
-// the exit of the task waits for them: one may have left the control group, or killing all failed.
+// container's own, its other processes live on (contract 8.4). Execs are killed by name first, since
+// the exit of the task waits for them: one may have left the control group, and where there is none
+// killing all is the runtime's, which may hang. That is not waited for.
 func (c *Container) killRest() {
 	if c.spec.PrivatePID {
 		return
-	}
-	ctx, cancel := detach(context.Background(), Kill)
-	defer cancel()
-	if err := c.killAll(ctx, killSignal); err != nil {
-		c.cfg.Log.Warn("processes may be left", "task", c.cfg.ID, "err", err)
 	}
 	for _, e := range c.all() {
 		if child := e.alive(); child != nil {
@@ -128,6 +127,19 @@ func (c *Container) killRest() {
 				c.cfg.Log.Warn("exec not killed", "task", c.cfg.ID, "exec", e.cfg.ID, "err", err)
 			}
 		}
+	}
+	done := make(chan struct{})
+	go func() { // ends with its time, at the latest
+		defer close(done)
+		ctx, cancel := detach(context.Background(), Kill)
+		defer cancel()
+		if err := c.killAll(ctx, killSignal); err != nil {
+			c.cfg.Log.Warn("processes may be left", "task", c.cfg.ID, "err", err)
+		}
+	}()
+	select {
+	case <-done:
+	case <-time.After(killPatience):
 	}
 }
 

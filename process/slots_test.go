@@ -1,0 +1,52 @@
+package process
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/containerd/errdefs"
+)
+
+func TestSlotsAreBounded(t *testing.T) {
+	s := newSlots()
+	n := cap(s.free)
+	for range n {
+		if err := s.take(t.Context(), "e"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var all sync.WaitGroup
+	errs := make(chan error, mostWaiting)
+	ctx, cancel := context.WithCancel(t.Context())
+	for range mostWaiting {
+		all.Go(func() { errs <- s.take(ctx, "e") })
+	}
+	for end := time.Now().Add(10 * time.Second); s.waiting.Load() < mostWaiting; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%d wait", s.waiting.Load())
+		}
+	}
+	if err := s.take(t.Context(), "e"); !errors.Is(err, errdefs.ErrResourceExhausted) {
+		t.Errorf("one more: %v", err)
+	}
+	s.give()
+	if err := <-errs; err != nil {
+		t.Errorf("the one that got the slot: %v", err)
+	}
+	cancel()
+	for range mostWaiting - 1 {
+		if err := <-errs; !errors.Is(err, context.Canceled) {
+			t.Errorf("one that gave up: %v", err)
+		}
+	}
+	all.Wait()
+	for range n {
+		s.give()
+	}
+	if len(s.free) != n || s.waiting.Load() != 0 {
+		t.Errorf("%d slots are free, want %d; %d wait", len(s.free), n, s.waiting.Load())
+	}
+}

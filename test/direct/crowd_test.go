@@ -1,0 +1,196 @@
+package direct
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	task "github.com/containerd/containerd/api/runtime/task/v3"
+	"github.com/containerd/errdefs"
+
+	"holdfast/internal/client"
+)
+
+// crowded calls do(0) to do(n-1) all at the same time, and returns their errors.
+func crowded(n int, do func(i int) error) []error {
+	errs := make([]error, n)
+	var all sync.WaitGroup
+	for i := range n {
+		all.Go(func() { errs[i] = do(i) })
+	}
+	all.Wait()
+	return errs
+}
+
+// Five hundred execs at once all run; the shim does not grow with the crowd, and answers others.
+func TestFiveHundredExecsAtOnce(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes half a minute")
+	}
+	const crowd = 500
+	l := newLab(t, labConfig{bundle: sleeper()})
+	l.run("c1", nil)
+	if err := l.oneExec("c1", "first", client.BundleConfig{Args: []string{"/bin/true"}}, 0); err != nil {
+		t.Fatal(err)
+	}
+	before := l.census()
+	stop, most := make(chan struct{}), before
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		for {
+			select {
+			case <-stop:
+				return
+			case <-time.After(20 * time.Millisecond):
+			}
+			if now := l.census(); now.Threads > most.Threads {
+				most = now
+			}
+			began := time.Now()
+			if _, err := l.State(context.Background(), &task.StateRequest{ID: "c1"}); err != nil || time.Since(began) > 5*time.Second {
+				t.Errorf("State in the crowd: %v, after %v", err, time.Since(began))
+			}
+		}
+	}()
+	for i, err := range crowded(crowd, func(i int) error {
+		return l.oneExec("c1", fmt.Sprint("e", i), client.BundleConfig{Args: []string{"/bin/true"}}, 0)
+	}) {
+		if err != nil {
+			t.Errorf("exec %d: %v", i, err)
+		}
+	}
+	close(stop)
+	<-watched
+	// Each runtime command that is under way may keep a thread in a system call.
+	if most.Threads > before.Threads+32 {
+		t.Errorf("the shim had %d threads, and %d before", most.Threads, before.Threads)
+	}
+	l.unchanged(before)
+	l.finish("c1")
+}
+
+// More than can wait are told so, and may try again; nobody is harmed.
+func TestTooManyExecsAreRefused(t *testing.T) {
+	l := newLab(t, labConfig{options: fake(), bundle: sleeper()})
+	l.run("c1", nil)
+	l.script("c1", map[string]step{"exec": {"sleep": "500ms", "child": step{"life": "0s", "exit": 7}}})
+	const crowd = 1500
+	var refused, ran atomic.Int32
+	for i, err := range crowded(crowd, func(i int) error {
+		id := fmt.Sprint("e", i)
+		if err := l.exec("c1", id, sleeper(), nil); err != nil {
+			return err
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		defer cancel()
+		_, err := l.Start(ctx, &task.StartRequest{ID: "c1", ExecID: id})
+		switch {
+		case errors.Is(err, errdefs.ErrResourceExhausted):
+			refused.Add(1)
+			err = nil
+		case ctx.Err() != nil:
+			err = nil // it has waited for long enough
+		case err == nil:
+			ran.Add(1)
+		}
+		return err
+	}) {
+		if err != nil {
+			t.Fatalf("exec %d: %v", i, err)
+		}
+	}
+	t.Logf("%d ran, %d were refused", ran.Load(), refused.Load())
+	if refused.Load() < crowd/10 || ran.Load() == 0 {
+		t.Errorf("%d ran, %d were refused", ran.Load(), refused.Load())
+	}
+	l.script("c1", map[string]step{"exec": {"child": step{"life": "0s", "exit": 7}}})
+	l.eventually("one more runs", func() bool {
+		id := fmt.Sprint("again", rand.Uint32())
+		return l.oneExec("c1", id, sleeper(), 7) == nil
+	})
+	l.finish("c1")
+}
+
+// In a pid namespace that is shared the shim ends the execs itself. No runtime command that hangs
+// delays their exits (demand.md 1).
+func TestExitsOfASharedNamespaceWaitForNoRuntime(t *testing.T) {
+	const execs = 64
+	cfg := sleeper()
+	cfg.HostPID = true
+	l := newLab(t, labConfig{options: fake(), bundle: cfg})
+	l.run("c1", nil)
+	spread(t, execs, func(i int) error {
+		id := fmt.Sprint("e", i)
+		if err := l.exec("c1", id, sleeper(), nil); err != nil {
+			return err
+		}
+		_, err := l.start("c1", id)
+		return err
+	})
+	l.script("c1", map[string]step{"kill": {"sleep": "30s"}})
+	began := time.Now()
+	l.kill("c1", "", 9)
+	l.event(client.Exits("c1", ""))
+	if n := count(l.Events.All(), func(e client.Event) bool { return e.Topic == "/tasks/exit" }); n != execs+1 {
+		t.Errorf("%d exits, want %d", n, execs+1)
+	}
+	if took := time.Since(began); took > 3*time.Second {
+		t.Errorf("the exits took %v, while the runtime's kill hung", took)
+	}
+	l.script("c1", nil)
+	l.mustDelete("c1", "")
+}
+
+// Probes that come all the time, in many containers, do not keep these from ending.
+func TestProbedContainersEnd(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes half a minute")
+	}
+	const containers, rounds = 20, 15
+	l := newLab(t, labConfig{bundle: grouped(sleeper(), "g")})
+	ids := []string{"c1"}
+	for i := 2; i <= containers; i++ {
+		ids = append(ids, fmt.Sprint("c", i))
+		l.join(ids[i-1], grouped(sleeper(), "g"))
+	}
+	for i, err := range crowded(containers, func(i int) error { return l.probed(ids[i], rounds) }) {
+		if err != nil {
+			t.Errorf("%s: %v", ids[i], err)
+		}
+	}
+}
+
+// probed runs a container that is probed until it is killed in the middle of it.
+func (l *lab) probed(id string, rounds int) error {
+	if _, err := l.create(id, nil); err != nil {
+		return err
+	}
+	if _, err := l.start(id, ""); err != nil {
+		return err
+	}
+	var probes sync.WaitGroup
+	for i := range rounds {
+		probes.Go(func() {
+			// Some come too late, and are refused or killed.
+			_ = l.oneExec(id, fmt.Sprint("p", i), client.BundleConfig{Args: []string{"/bin/sleep", "0.05"}}, 0)
+		})
+		time.Sleep(time.Duration(rand.IntN(100)) * time.Millisecond)
+	}
+	if _, err := l.Kill(context.Background(), &task.KillRequest{ID: id, Signal: 9}); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	if a, err := l.Wait(ctx, &task.WaitRequest{ID: id}); err != nil || a.GetExitStatus() != 137 {
+		return fmt.Errorf("wait: %v, %w", a, err)
+	}
+	probes.Wait()
+	_, err := l.Delete(ctx, &task.DeleteRequest{ID: id})
+	return err
+}
