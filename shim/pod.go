@@ -7,11 +7,14 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"time"
 )
 
 const (
 	bootstrapFile = "bootstrap.json" // written by managers from 2.0 on: the answer of start
 	podParallel   = 4                // runtime commands at a time
+	// dyingTime is how long the kernel may take to close what a killed daemon had open.
+	dyingTime = 200 * time.Millisecond
 )
 
 // endPod ends the other containers of a pod whose daemon has died, if ours is the pod's sandbox or
@@ -35,13 +38,23 @@ func (d *cleanup) endPod(ctx context.Context) {
 	if !present && !sandbox {
 		return // a daemon that ends in good order takes its socket with it
 	}
-	if dead, err := isDead(socket); err != nil || !dead {
+	if dead, err := isDying(socket); err != nil || !dead {
 		d.warn(err)
 		return
 	}
 	d.endAll(ctx, d.members(socket))
 	if present {
 		d.warn(removeDead(socket))
+	}
+}
+
+// isDying is isDead for a daemon that may have been killed a moment ago: the manager runs us when its
+// connection breaks, and the kernel closes that before or after the socket.
+func isDying(socket string) (dead bool, err error) {
+	for end := time.Now().Add(dyingTime); ; time.Sleep(dyingTime / 20) {
+		if dead, err = isDead(socket); dead || err != nil || time.Now().After(end) {
+			return dead, err
+		}
 	}
 }
 
