@@ -40,7 +40,7 @@ type rotated struct {
 	skipping bool  // the rest of a line is to be dropped
 	torn     bool  // the last line in the file has no end
 	dropped  int64 // bytes, since writes fail
-	stuck    bool  // rotating has failed, and has been warned of
+	stuck    bool  // beginning a new file has failed, and has been warned of
 }
 
 // openRotated opens the log, which is made if need be.
@@ -163,20 +163,20 @@ func (l *rotated) follow() {
 		l.size = ours.Size()
 		return
 	}
-	if err := l.open(ours.Mode().Perm()); err != nil {
-		l.log.Warn("log not opened again; going on in the file that was put aside", "path", l.path, "err", err)
+	l.tell("log not opened again; going on in the file that was put aside", l.open(ours.Mode().Perm()))
+}
+
+// tell says once what has gone wrong, until it goes well again.
+func (l *rotated) tell(what string, err error) {
+	if err != nil && !l.stuck {
+		l.log.Warn(what, "path", l.path, "err", err)
 	}
+	l.stuck = err != nil
 }
 
 // rotate puts the file aside and begins a new one. If that fails the file goes on growing, until it
 // succeeds.
-func (l *rotated) rotate() {
-	err := l.shift()
-	if err != nil && !l.stuck {
-		l.log.Warn("log not rotated", "path", l.path, "err", err)
-	}
-	l.stuck = err != nil
-}
+func (l *rotated) rotate() { l.tell("log not rotated", l.shift()) }
 
 // shift is the work of rotate. Somebody else who does the same at this time holds the lock, and
 // follow will see what has come of it.
