@@ -1,10 +1,11 @@
 package stdio
 
 import (
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"holdfast/internal/reaper"
 )
 
 const (
@@ -28,12 +29,26 @@ func heir(fd int) (writer int) {
 // the client has the FIFO open the end is immediate. If it has not, what is in the FIFO would be
 // lost and the client, coming to open it, would wait for ever: then the writer stays until a
 // reader is there, or until gone is closed.
+//
+// A child of ours that does not run its program yet has a copy of what we held, and so is a reader
+// as far as the kernel knows. The end waits until no such child is left.
 func farewell(writer int, gone <-chan struct{}) {
 	if writer < 0 {
 		return
 	}
 	defer unix.Close(writer) //nolint:errcheck // a FIFO has nothing to flush
-	for pause := firstLook; !isClosed(gone) && !hasReader(writer); pause = min(2*pause, lastLook) {
+	forks := reaper.Forking()
+	for pause := firstLook; !isClosed(gone); pause = min(2*pause, lastLook) {
+		if hasReader(writer) {
+			if len(forks) == 0 {
+				return
+			}
+			for _, done := range forks {
+				either(done, gone)
+			}
+			// The kernel may take a moment to close the last descriptor.
+			forks, pause = nil, firstLook
+		}
 		timer := time.NewTimer(pause)
 		select {
 		case <-timer.C:
@@ -43,11 +58,16 @@ func farewell(writer int, gone <-chan struct{}) {
 	}
 }
 
+// either waits until one of them is closed.
+func either(done, gone <-chan struct{}) {
+	select {
+	case <-done:
+	case <-gone:
+	}
+}
+
 // hasReader tells whether anybody holds the FIFO that fd writes to open for reading.
 func hasReader(fd int) bool {
-	// A child of ours between fork and exec may have copies of what we held, and is no reader.
-	syscall.ForkLock.RLock()
-	defer syscall.ForkLock.RUnlock()
 	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
 	_, err := unix.Poll(fds, 0)
 	return err == nil && fds[0].Revents&unix.POLLERR == 0

@@ -12,7 +12,7 @@ import (
 )
 
 // table is the kernel's table of our children, as far as we know their names.
-var table = registry{children: map[int]*Child{}}
+var table = registry{children: map[int]*Child{}, forks: map[chan struct{}]struct{}{}}
 
 // registry knows the children by pid and counts the births under way.
 type registry struct {
@@ -25,6 +25,7 @@ type registry struct {
 	children map[int]*Child
 	births   int
 	orphans  uint64
+	forks    map[chan struct{}]struct{} // see Forking
 }
 
 // Init makes this process the one that orphaned descendants become children of

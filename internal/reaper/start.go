@@ -56,7 +56,7 @@ func Start(cmd *Command) (*Child, error) {
 	}
 	table.begin()
 	defer table.end()
-	pid, err := syscall.ForkExec(path, append([]string{cmd.Path}, cmd.Args...), attr)
+	pid, err := table.fork(path, append([]string{cmd.Path}, cmd.Args...), attr)
 	runtime.KeepAlive(cmd.Files)
 	if err != nil {
 		return nil, fmt.Errorf("exec: %q: %w", cmd.Path, err)

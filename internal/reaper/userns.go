@@ -45,7 +45,7 @@ func UserNamespace(uids, gids []syscall.SysProcIDMap) (*os.File, error) {
 // there on every host; should it come as far as main, it prints its version to nowhere and exits
 // (contract 1.2).
 func bearNamespace(fds []uintptr, uids, gids []syscall.SysProcIDMap) (int, *os.File, error) {
-	pid, err := syscall.ForkExec("/proc/self/exe", []string{"userns", "-v"}, &syscall.ProcAttr{
+	pid, err := table.fork("/proc/self/exe", []string{"userns", "-v"}, &syscall.ProcAttr{
 		Dir:   "/",
 		Files: fds,
 		Sys: &syscall.SysProcAttr{

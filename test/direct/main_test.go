@@ -22,6 +22,9 @@ const (
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
 func run(m *testing.M) int {
+	if len(os.Args) > 1 && os.Args[1] == loggerWord {
+		asLogger(os.Args)
+	}
 	dir := os.Getenv(binariesVariable)
 	if dir == "" {
 		var err error
@@ -59,6 +62,7 @@ var withCrun = []string{
 	"TestManyShortExecs", "TestManyCycles", "TestInitOfHostPIDContainerKilledWithExecs",
 	"TestKillsAreAnsweredInClientsWords", "TestOOMIsToldBeforeTheExit", "TestExitWhilePaused",
 	"TestUpdateChangesTheLimit", "TestHooksRun", "TestEntrypointIsMissing",
+	"TestEveryProcessWithEveryKindOfStreams", "TestTerminalHasTheSizeFromBeforeTheStart",
 }
 
 // TestCrun runs those tests with crun. Debian's 1.8.1 refuses a hybrid cgroup hierarchy whose

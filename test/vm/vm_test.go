@@ -48,8 +48,9 @@ var suites = []struct {
 }{
 	{".", "./oom", "no_grpc", "."},
 	{".", "./internal/cgroup", "no_grpc", "."},
-	{".", "./test/direct", "no_grpc", "^(TestWholeLife|TestTerminal|TestExecsOfARunningContainer|TestOOM.*|TestPause.*|TestStats.*|TestCheckpointAndRestore|TestContainerGoesOnWhileTheManagerIsAway|TestContainerIsNotKilledForWhatNobodyReads)$"},
-	{"test/e2e", ".", "", "^(TestCrun.*|TestOutputPilesUpWhileContainerdIsAway)$/2.4"},
+	{".", "./test/direct", "no_grpc", "^(TestWholeLife|TestTerminal|TestExecsOfARunningContainer|TestOOM.*|TestPause.*|TestStats.*|TestCheckpointAndRestore|" +
+		"TestContainerGoesOnWhileTheManagerIsAway|TestContainerIsNotKilledForWhatNobodyReads)$"},
+	{"test/e2e", ".", "", "^(TestCrun.*|TestOutputPilesUpWhileContainerdIsAway)$/(2.4|crun)"},
 }
 
 // TestInMachine boots the machine and runs what suites names.
@@ -91,7 +92,7 @@ func TestInMachine(t *testing.T) {
 		script += "echo '" + s.pkg + "'; cd /mnt/t/" + name + "; ./tests -test.v -test.run '" + s.tests + "' || failed=1\n"
 	}
 	script += "exit $failed\n"
-	out := inMachine(t, ctx, root, vmrun, "-t", "600", "-s", dir+":/mnt/t", "-e", "HOLDFAST_TEST_BINARIES=/mnt/t",
+	out := inMachine(t, ctx, root, vmrun, "-t", "780", "-s", dir+":/mnt/t", "-e", "HOLDFAST_TEST_BINARIES=/mnt/t",
 		"-w", "/tmp", "--", "sh", "-c", script)
 	if !strings.Contains(out, "--- PASS") {
 		t.Errorf("nothing ran:\n%s", out)
