@@ -2,6 +2,7 @@ package process
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 
@@ -98,6 +99,21 @@ func (c *Container) startExec(ctx context.Context, e *execProcess) (int, error) 
 	return child.Pid(), nil
 }
 
+// spec returns the specification for the runtime, with the size that the console has been given before
+// the start. The process may look at it before we get hold of the console.
+func (e *execProcess) spec() ([]byte, error) {
+	width, height, ok := e.sizeBefore()
+	if !ok || !e.cfg.Terminal {
+		return e.cfg.Process, nil
+	}
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(e.cfg.Process, &fields); err != nil || fields == nil {
+		return nil, fmt.Errorf("cannot start %s: its process is no JSON object: %w", e.name, errdefs.ErrInvalidArgument)
+	}
+	fields["consoleSize"] = fmt.Appendf(nil, `{"height":%d,"width":%d}`, height, width)
+	return json.Marshal(fields)
+}
+
 func (c *Container) reachExec(step recorder.Step, e *execProcess) {
 	c.cfg.Steps.Reach(step, c.cfg.ID, e.cfg.ID)
 }
@@ -114,10 +130,14 @@ func (c *Container) run(ctx context.Context, e *execProcess) (*reaper.Child, err
 		return nil, fmt.Errorf("open stdio of %s: %w", e.name, err)
 	}
 	c.reachExec(recorder.ExecOpened, e)
+	spec, err := e.spec()
+	if err != nil {
+		return nil, errors.Join(err, io.Close())
+	}
 	limited, cancel := detach(ctx, Exec)
 	defer cancel()
 	child, console, err := c.cfg.Runtime.Exec(limited, runc.ExecConfig{
-		Streams: streamsOf(io), Console: e.cfg.Terminal, Process: e.cfg.Process, ID: e.cfg.ID,
+		Streams: streamsOf(io), Console: e.cfg.Terminal, Process: spec, ID: e.cfg.ID,
 	})
 	if err != nil {
 		return nil, errors.Join(err, io.Close())

@@ -255,6 +255,13 @@ func (p *process) resizeTo(width, height uint16) error {
 	return io.Resize(width, height)
 }
 
+// sizeBefore returns the size that was asked for before there was a console, if one was.
+func (p *process) sizeBefore() (width, height uint16, ok bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.size[0], p.size[1], p.resize
+}
+
 // closeStdin ends the input, now or as soon as there is one.
 func (p *process) closeStdin() error {
 	p.mu.Lock()

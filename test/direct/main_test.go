@@ -62,7 +62,7 @@ var withCrun = []string{
 	"TestManyShortExecs", "TestManyCycles", "TestInitOfHostPIDContainerKilledWithExecs",
 	"TestKillsAreAnsweredInClientsWords", "TestOOMIsToldBeforeTheExit", "TestExitWhilePaused",
 	"TestUpdateChangesTheLimit", "TestHooksRun", "TestEntrypointIsMissing",
-	"TestEveryProcessWithEveryKindOfStreams", "TestTerminalHasTheSizeFromBeforeTheStart",
+	"TestEveryScheme", "TestTerminalHasTheSizeFromBeforeTheStart",
 }
 
 // TestCrun runs those tests with crun. Debian's 1.8.1 refuses a hybrid cgroup hierarchy whose

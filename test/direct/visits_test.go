@@ -134,7 +134,7 @@ func (l *lab) visits(io *client.IO) (said, stdout, stderr string) {
 	return in.String(), out.String(), errs.String()
 }
 
-// What an exec has left in its own pipe, because the client's FIFO is full, waits for the client for
+// What an exec has left in its own pipe, because the client's FIFO is full, both of 256 KiB, waits for the client for
 // 10 s from its exit, and no longer; nothing else does.
 func TestFullFIFODelaysTheDeletionAlone(t *testing.T) {
 	if testing.Short() {
@@ -145,7 +145,7 @@ func TestFullFIFODelaysTheDeletionAlone(t *testing.T) {
 	l.run("c1", nil)
 	io := l.unread("e1", client.IOConfig{Stdin: true})
 	began := time.Now()
-	l.mustExec("c1", "e1", client.BundleConfig{Args: []string{"/usr/bin/head", "-c", "100000", "/dev/zero"}}, io)
+	l.mustExec("c1", "e1", client.BundleConfig{Args: []string{"/usr/bin/head", "-c", "400000", "/dev/zero"}}, io)
 	l.mustStart("c1", "e1")
 	l.wait("c1", "e1")
 	l.event(client.Exits("c1", "e1"))
@@ -158,4 +158,18 @@ func TestFullFIFODelaysTheDeletionAlone(t *testing.T) {
 		t.Errorf("the deletion took %v from the exit on", took)
 	}
 	l.finish("c1")
+}
+
+// same compares what may be long.
+func same(t *testing.T, what, got, want string) {
+	t.Helper()
+	if got == want {
+		return
+	}
+	at := 0
+	for at < min(len(got), len(want)) && got[at] == want[at] {
+		at++
+	}
+	t.Errorf("%s: %d bytes arrived, want %d; they differ from byte %d on: %.40q, want %.40q",
+		what, len(got), len(want), at, got[at:], want[at:])
 }
