@@ -59,6 +59,11 @@ func (c *caller) do(ch choice) {
 	case start:
 		c.start(l, proc, on)
 	case remove:
+		// A container that was only created can be deleted; most are to live longer.
+		if l.fresh(proc) && ch.detail%8 != 0 {
+			c.start(l, proc, on)
+			return
+		}
 		c.remove(l, proc, on)
 	case state:
 		c.state(l, proc, on)
@@ -103,16 +108,20 @@ func plain(ctx context.Context, s *client.Shim, l *life, p *process, ch choice) 
 	return err
 }
 
-// programs are what containers and execs run. Each ends by a signal, if not by itself.
+// programs are what containers and execs run. Those with an odd index end by themselves.
 var programs = [][]string{
 	{"/bin/sleep", "1000"},
 	{"/bin/sh", "-c", "exit 7"},
 	{"/bin/sh", "-c", "while :; do echo out; echo err >&2; sleep 0.02; done"},
 	{"/bin/sh", "-c", "sleep 0.3; echo done; exit 3"},
-	{"/bin/sh", "-c", "cat; exit 4"},
 	{"/bin/sh", "-c", "trap '' TERM HUP; sleep 1000 & wait; wait"},
-	{"/bin/missing"},
+	{"/bin/sh", "-c", "cat; exit 4"},
+	{"/bin/sleep", "10000"},
+	{missing},
 }
+
+// missing is a program that does not exist.
+const missing = "/bin/missing"
 
 // streams makes what a process is connected to. The streams are attached to the life.
 func (c *caller) streams(l *life, exec string, ch choice) *task.CreateTaskRequest {
@@ -136,7 +145,7 @@ func (c *caller) streams(l *life, exec string, ch choice) *task.CreateTaskReques
 		return r
 	}
 	l.attach(exec, s)
-	r.Stdin, r.Stdout, r.Stderr, r.Terminal = s.io.Stdin, s.io.Stdout, s.io.Stderr, cfg.Terminal
+	r.Stdin, r.Stdout, r.Stderr, r.Terminal = s.stdin, s.stdout, s.stderr, cfg.Terminal
 	return r
 }
 
@@ -161,6 +170,9 @@ func (c *caller) create(p *pod, on *line, ch choice) {
 		c.world.t.Errorf("prepare %s: %v", id, err)
 		p.free(l)
 		return
+	}
+	if program := ch.more % len(programs); program%2 == 1 {
+		c.world.disturb(id)
 	}
 	init := l.add("")
 	if err := c.created(l, on, r); err != nil {

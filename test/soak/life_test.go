@@ -104,6 +104,13 @@ func (l *life) known(p *process) (*exit, bool) {
 	return p.exit, l.deleted
 }
 
+// fresh says whether a process is not known to have been started.
+func (l *life) fresh(p *process) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return !p.started && p.exit == nil
+}
+
 func (l *life) started(p *process, pid uint32) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -133,6 +140,8 @@ type stream struct {
 	config client.IOConfig
 	io     *client.IO // nil while nobody reads
 	closed bool
+
+	stdin, stdout, stderr string // the paths
 }
 
 func openStream(dir, name string, cfg client.IOConfig) (*stream, error) {
@@ -140,7 +149,9 @@ func openStream(dir, name string, cfg client.IOConfig) (*stream, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &stream{dir: dir, name: name, config: cfg, io: io}, nil
+	return &stream{
+		dir: dir, name: name, config: cfg, io: io, stdin: io.Stdin, stdout: io.Stdout, stderr: io.Stderr,
+	}, nil
 }
 
 // hangUp closes the reader.

@@ -16,6 +16,11 @@ import (
 	"holdfast/internal/client"
 )
 
+// slow is what is told of, since it may be worth a look.
+const slow = 5 * time.Second
+
+const clock = "15:04:05.000" // of what is printed
+
 // errLost is the outcome of a call whose connection was cut: it may have been done or not.
 var errLost = errors.New("the connection was cut")
 
@@ -72,15 +77,24 @@ func (c *line) callWithin(ctx context.Context, op operation, id string, do func(
 		return err
 	}
 	began := time.Now()
+	if op == kill || op == pause || op == remove {
+		c.pod.world.disturb(id)
+	}
 	err = do(ctx, s)
 	took := time.Since(began)
 	if c.wasCut(s, err) {
 		c.pod.world.count(op, "cut", took)
+		c.pod.world.note(id, op, began, errLost)
 		return errLost
 	}
-	c.pod.world.count(op, status.Code(err).String(), took)
-	if complaint := judge(op, err, c.pod.world.struck(id) > 0); complaint != "" {
-		c.pod.world.t.Errorf("%s of %s, answered after %v: %s", op, id, took.Round(time.Millisecond), complaint)
+	c.pod.world.count(op, code(err).String(), took)
+	c.pod.world.note(id, op, began, err)
+	if took > slow && op != wait {
+		c.pod.world.t.Logf("%s of %s took %v; before that\n%s", op, id, took.Round(time.Millisecond), c.pod.world.story(id))
+	}
+	if complaint := judge(op, err, c.pod.world.disturbed(id)); complaint != "" {
+		c.pod.world.t.Errorf("%s of %s, answered after %v: %s; before that\n%s",
+			op, id, took.Round(time.Millisecond), complaint, c.pod.world.story(id))
 	}
 	return err
 }
@@ -99,7 +113,7 @@ func (c *line) wasCut(s *client.Shim, err error) bool {
 // refusals are the codes with which an operation may be refused, besides those of a runtime that
 // has failed.
 var refusals = map[operation][]codes.Code{
-	create:   {codes.AlreadyExists},
+	create:   {codes.AlreadyExists, codes.Aborted}, // the latter if it was deleted before the answer
 	start:    {codes.NotFound, codes.FailedPrecondition},
 	addExec:  {codes.NotFound, codes.FailedPrecondition, codes.AlreadyExists},
 	kill:     {codes.NotFound, codes.FailedPrecondition, codes.InvalidArgument},
@@ -116,24 +130,37 @@ var refusals = map[operation][]codes.Code{
 	shutdown: {},
 }
 
-// judge returns what is wrong with an answer, or "". A runtime that was killed, or has met the end
-// of its container, is no fault of the shim, which then says what the runtime did.
-func judge(op operation, err error, struck bool) string {
-	code := status.Code(err)
+// failures says how the answer begins if the runtime has failed. For the rest there is no such
+// answer: the shim needs no runtime.
+var failures = map[operation]string{
+	create: "OCI runtime create failed: ",
+	start:  "OCI runtime ",
+	kill:   "unknown error after kill: ",
+	pause:  "OCI runtime pause failed: ",
+	resume: "OCI runtime resume failed: ",
+	remove: "failed to delete task: ",
+}
+
+// judge returns what is wrong with an answer, or "". A runtime that was killed, or has met a
+// container that somebody else was killing, is no fault of the shim, which then says what the
+// runtime did.
+func judge(op operation, err error, disturbed bool) string {
 	switch {
-	case err == nil || slices.Contains(refusals[op], code):
+	case err == nil || slices.Contains(refusals[op], code(err)):
 		return ""
-	case errors.Is(err, context.DeadlineExceeded):
-		if op == wait {
-			return ""
-		}
-		return "no answer in time"
-	case strings.Contains(err.Error(), "panic"):
-		return fmt.Sprintf("a panic: %v", err)
-	case code == codes.Unknown && struck:
+	case code(err) == codes.Unknown && failures[op] != "" && strings.HasPrefix(err.Error(), failures[op]) &&
+		(disturbed || strings.Contains(err.Error(), missing)):
 		return ""
 	}
-	return fmt.Sprintf("code %v: %v", code, err)
+	return fmt.Sprintf("code %v: %v", code(err), err)
+}
+
+// code returns the code of an answer, or of the lack of one in time.
+func code(err error) codes.Code {
+	if errors.Is(err, context.DeadlineExceeded) {
+		return codes.DeadlineExceeded
+	}
+	return status.Code(err)
 }
 
 // A tally counts what was done. Safe for concurrent use.
@@ -141,14 +168,17 @@ type tally struct {
 	mu      *sync.Mutex
 	answers map[operation]map[string]int
 	slowest map[operation]time.Duration
-	acts    map[string]int // of vandals
-	victims map[string]int // how many runtimes of a container were killed
+	acts    map[string]int  // of vandals
+	victims map[string]int  // how many runtimes of a container were killed
+	creates map[string]bool // containers whose create was one of these
+	unquiet map[string]bool // containers that were killed or paused, or will end by themselves
+	stories map[string][]string
 }
 
 func newTally() tally {
 	return tally{
 		mu: &sync.Mutex{}, answers: map[operation]map[string]int{}, slowest: map[operation]time.Duration{},
-		acts: map[string]int{}, victims: map[string]int{},
+		acts: map[string]int{}, victims: map[string]int{}, creates: map[string]bool{}, unquiet: map[string]bool{}, stories: map[string][]string{},
 	}
 }
 
@@ -162,6 +192,22 @@ func (y tally) count(op operation, answer string, took time.Duration) {
 	y.slowest[op] = max(y.slowest[op], took)
 }
 
+// note keeps what happened to a container, for the case that something is wrong with it.
+func (y tally) note(id string, what any, began time.Time, err error) {
+	line := fmt.Sprintf("\t%s to %s %v: %v", began.Format(clock), time.Now().Format(clock), what, err)
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	y.stories[id] = append(y.stories[id], line)
+}
+
+// story returns it.
+func (y tally) story(id string) string {
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	lines := y.stories[id]
+	return strings.Join(lines[max(0, len(lines)-40):], "\n")
+}
+
 // act counts what a vandal did.
 func (y tally) act(what string) {
 	y.mu.Lock()
@@ -170,10 +216,19 @@ func (y tally) act(what string) {
 }
 
 // strike notes that a runtime which works for a container is about to be killed.
-func (y tally) strike(id string) {
+func (y tally) strike(id, verb string) {
+	y.note(id, "runc "+verb+" is about to be killed", time.Now(), nil)
 	y.mu.Lock()
 	defer y.mu.Unlock()
 	y.victims[id]++
+	y.creates[id] = y.creates[id] || verb == "create"
+}
+
+// killedCreate says whether a runtime was killed that created the container.
+func (y tally) killedCreate(id string) bool {
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	return y.creates[id]
 }
 
 // struck returns how many runtimes of a container were killed so far.
@@ -181,6 +236,20 @@ func (y tally) struck(id string) int {
 	y.mu.Lock()
 	defer y.mu.Unlock()
 	return y.victims[id]
+}
+
+// disturb notes that a container may change its state while something else is under way.
+func (y tally) disturb(id string) {
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	y.unquiet[id] = true
+}
+
+// disturbed says whether that is so, or a runtime of the container was killed.
+func (y tally) disturbed(id string) bool {
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	return y.unquiet[id] || y.victims[id] > 0
 }
 
 // String has a line for each operation.

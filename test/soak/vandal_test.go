@@ -123,7 +123,7 @@ func killRuntimes(ctx context.Context, w *world, _ []*caller, r *rand.Rand) {
 			return
 		}
 		v := found[r.IntN(len(found))]
-		w.strike(w.life(v.args))
+		w.strike(w.life(v.args), verb(v.args))
 		if v.kill(w) {
 			w.act("runc " + verb(v.args) + " was killed")
 		}

@@ -172,9 +172,49 @@ func (p *pod) leave(l *life, c *line) {
 		p.world.t.Errorf("shutdown after %s: %v", l.id, err)
 	}
 	p.cleanUp(l.id)
-	if err := os.RemoveAll(l.bundle); err != nil {
-		p.world.t.Error(err)
+	p.removeBundle(l)
+}
+
+// removeBundle removes the bundle of a container that was deleted, and checks that its cgroups are
+// gone. A runc that is killed while it creates a container leaves cgroups that it has told nobody
+// of, and for a moment a process that makes its root directory: then both are removed here.
+func (p *pod) removeBundle(l *life) {
+	killed := p.world.killedCreate(l.id)
+	for end := time.Now().Add(limit); ; time.Sleep(5 * time.Millisecond) {
+		left := p.world.groups(l.id)
+		if len(left) > 0 && killed {
+			p.world.act("the cgroups of a killed create were left")
+		}
+		var removed []error
+		for _, dir := range left {
+			if err := os.Remove(dir); err != nil && killed {
+				removed = append(removed, err)
+			}
+		}
+		err := errors.Join(append(removed, os.RemoveAll(l.bundle))...)
+		switch {
+		case len(left) > 0 && !killed:
+			err = fmt.Errorf("its cgroups are left: %v", left)
+		case err == nil:
+			return
+		case killed && time.Now().Before(end):
+			continue
+		}
+		p.world.t.Errorf("%s was deleted: %v; before that\n%s", l.id, err, p.world.story(l.id))
+		return
 	}
+}
+
+// groups returns the cgroups of a container.
+func (w *world) groups(id string) []string {
+	groups, err := filepath.Glob("/sys/fs/cgroup/*" + w.cgroup(id))
+	if err != nil {
+		w.t.Error(err)
+	}
+	if _, err := os.Stat("/sys/fs/cgroup" + w.cgroup(id)); err == nil {
+		groups = append(groups, "/sys/fs/cgroup"+w.cgroup(id))
+	}
+	return groups
 }
 
 // end ends the shim, which has one container left.
@@ -230,11 +270,7 @@ func (w *world) clear() {
 	if err := os.RemoveAll(w.dir); err != nil {
 		w.t.Errorf("remove the directory of the test: %v", err)
 	}
-	groups, err := filepath.Glob("/sys/fs/cgroup/*" + w.cgroup(""))
-	if err != nil {
-		w.t.Error(err)
-	}
-	for _, dir := range append(groups, "/sys/fs/cgroup"+w.cgroup(""), filepath.Join("/run/containerd/runc", w.name)) {
+	for _, dir := range append(w.groups(""), filepath.Join("/run/containerd/runc", w.name)) {
 		if err := os.Remove(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			w.t.Errorf("remove what the runtime has made: %v", err)
 		}
