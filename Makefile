@@ -4,6 +4,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 BIN     := bin
 # Boots a virtual machine for the tests that need cgroup v2 alone; without it they are skipped.
 VMRUN   ?= ../shared/vm/vmrun
+MINUTES ?= 2
 PREFIX  ?= /usr/local
 BINDIR  := $(DESTDIR)$(PREFIX)/bin
 PROGRAMS := containerd-shim-holdfast-v2 holdfast
@@ -20,7 +21,7 @@ STATICCHECK := go run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 export GORACE = atexit_sleep_ms=0
 
 .DEFAULT_GOAL := help
-.PHONY: help build install uninstall run test lint check bench clean
+.PHONY: help build install uninstall run test soak lint check bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +56,11 @@ test: ## install what the tests need, and run them all
 	@test/setup gcc runc crun containerd ctr busybox unshare mkfs.ext4
 	@[ ! -x "$(VMRUN)" ] || test/setup qemu-system-x86_64 cpio kmod xz
 	@test/run
+
+soak: ## random operations while things fail, for MINUTES=2; SEED=n to repeat a run
+	@test/setup gcc runc
+	@HOLDFAST_SOAK=$(MINUTES)m HOLDFAST_SOAK_SEED=$(SEED) go test -v -count=1 -tags no_grpc -race \
+		-timeout $$(($(MINUTES) + 10))m ./test/soak
 
 lint: ## gofmt, go vet and staticcheck
 	@unformatted=$$(gofmt -l cmd internal oom process runc shim stdio test); \

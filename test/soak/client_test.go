@@ -234,6 +234,9 @@ func (c *caller) addExec(l *life, on *line, ch choice) {
 		})
 		return err
 	})
+	if l.pod.at(ch.slot) != l {
+		l.detach(id) // the container is gone, or never was: nobody else does it
+	}
 	if err != nil && !lost(err) {
 		l.forget(p)
 		l.detach(id)

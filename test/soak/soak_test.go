@@ -116,6 +116,9 @@ func (p *pod) sweep() {
 	defer on.cut()
 	c := &caller{world: p.world}
 	for _, l := range p.all() {
+		for _, s := range l.readers() {
+			s.end()
+		}
 		if _, deleted := l.known(&process{}); deleted {
 			continue
 		}
