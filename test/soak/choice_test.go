@@ -32,7 +32,7 @@ var shares = []struct {
 	op    operation
 	share int
 }{
-	{create, 14}, {start, 18}, {addExec, 12}, {kill, 12}, {wait, 6}, {state, 8}, {pids, 4}, {stats, 3},
+	{create, 8}, {start, 14}, {addExec, 12}, {kill, 12}, {wait, 6}, {state, 8}, {pids, 4}, {stats, 3},
 	{pause, 3}, {resume, 6}, {resize, 3}, {closeIO, 3}, {remove, 14}, {connect, 1}, {shutdown, 1},
 }
 

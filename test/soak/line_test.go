@@ -130,7 +130,7 @@ var refusals = map[operation][]codes.Code{
 	shutdown: {},
 }
 
-// failures says how the answer begins if the runtime has failed. For the rest there is no such
+// failures is what an answer says if the runtime has failed. For the rest there is no such
 // answer: the shim needs no runtime.
 var failures = map[operation]string{
 	create: "OCI runtime create failed: ",
@@ -148,7 +148,9 @@ func judge(op operation, err error, disturbed bool) string {
 	switch {
 	case err == nil || slices.Contains(refusals[op], code(err)):
 		return ""
-	case code(err) == codes.Unknown && failures[op] != "" && strings.HasPrefix(err.Error(), failures[op]) &&
+	case code(err) == codes.Unavailable && op == kill && disturbed:
+		return "" // a process that is frozen, by a pause that was killed too, does not die
+	case code(err) == codes.Unknown && failures[op] != "" && strings.Contains(err.Error(), failures[op]) &&
 		(disturbed || strings.Contains(err.Error(), missing)):
 		return ""
 	}

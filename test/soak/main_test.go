@@ -27,8 +27,11 @@ const (
 	briefly          = 5 * time.Second // without the variable: as long as any other test
 )
 
-// shimBinary is built once, from the tree under test.
+// shimBinary is built once, from the tree under test, with the race detector if the test is.
 var shimBinary string
+
+// raceReports begins the names of the files into which shims write the data races that they find.
+var raceReports string
 
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
@@ -40,13 +43,33 @@ func run(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir)
 	shimBinary = filepath.Join(dir, "containerd-shim-holdfast-v2")
-	build := exec.Command("go", "build", "-tags", "no_grpc", "-o", shimBinary, "holdfast/cmd/containerd-shim-holdfast-v2")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	args := []string{"build", "-tags", "no_grpc", "-o", shimBinary}
+	if raced {
+		args = append(args, "-race")
+		raceReports = filepath.Join(dir, "race")
+		// For the shims: we have read ours when we were started.
+		os.Setenv("GORACE", "atexit_sleep_ms=0 log_path="+raceReports)
+		os.Setenv("HOLDFAST_PASS_ENV", "GORACE")
+	}
+	build := exec.Command("go", append(args, "holdfast/cmd/containerd-shim-holdfast-v2")...)
 	if out, err := build.CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "build the shim: %v\n%s", err, out)
 		return 1
 	}
 	return m.Run()
+}
+
+// noRaces checks that no shim has found a data race. They look as long as they run.
+func noRaces(t *testing.T) {
+	t.Helper()
+	reports, err := filepath.Glob(raceReports + ".*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range reports {
+		text, err := os.ReadFile(path)
+		t.Errorf("a shim has found data races: %v\n%s", err, text)
+	}
 }
 
 // duration returns how long to go on.

@@ -64,6 +64,7 @@ func newWorld(t *testing.T) *world {
 	}
 	w := &world{t: t, dir: dir, name: filepath.Base(dir), tally: newTally()}
 	t.Cleanup(w.clear)
+	t.Cleanup(func() { noRaces(t) })
 	watch := leak.Check(t, leak.Mounts(dir), leak.Sockets(filepath.Join(dir, "s")), leak.Cgroups(w.cgroup("")))
 	if err := w.makeLogger(); err != nil {
 		t.Fatal(err)
@@ -91,6 +92,9 @@ func (w *world) newPod(id string) *pod {
 	var err error
 	if p.Session, err = client.Launch(ctx, p.dir, p.startConfig(id), nil); err != nil {
 		w.t.Fatal(err)
+	}
+	if env, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", p.Pid())); !strings.Contains(string(env), raceReports) {
+		w.t.Errorf("the shim does not know where to report data races: %v", err)
 	}
 	p.patient = &line{pod: p}
 	w.pods = append(w.pods, p)
