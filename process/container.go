@@ -90,7 +90,7 @@ type Container struct {
 
 	mu        sync.Mutex // guards what follows
 	execs     map[string]*execProcess
-	abandoned bool          // no exec that is added now can ever start
+	abandoned bool          // the exit is in the log, or will never be: no exec is added any more
 	group     *cgroup.Group // nil before the start of a restored container, or without cgroups
 	watch     *oom.Watch
 }

@@ -46,13 +46,10 @@ func (c *Container) Exec(cfg ExecConfig) error {
 	e.turn <- struct{}{}
 	e.hold(Exec)
 	defer e.give()
-	if err := c.add(e); err != nil {
-		return err
-	}
-	c.cfg.Events.Append(&events.TaskExecAdded{ContainerID: c.cfg.ID, ExecID: cfg.ID})
-	return nil
+	return c.add(e)
 }
 
+// add enters an exec and logs it, unless the exit of the container has been logged.
 func (c *Container) add(e *execProcess) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -63,6 +60,7 @@ func (c *Container) add(e *execProcess) error {
 		return refuse(c.init.name, Stopped, Exec)
 	}
 	c.execs[e.cfg.ID] = e
+	c.cfg.Events.Append(&events.TaskExecAdded{ContainerID: c.cfg.ID, ExecID: e.cfg.ID})
 	return nil
 }
 

@@ -62,7 +62,10 @@ func (c *Container) live(child *reaper.Child) {
 // deletes at once shall find the event in the log.
 func (c *Container) exited(exit reaper.Exit) {
 	pid := c.init.info().Pid
+	c.mu.Lock()
+	c.abandoned = true // from now on no exec is added: its event would come after the exit
 	c.cfg.Events.Append(taskExit(c.cfg.ID, c.cfg.ID, pid, exit))
+	c.mu.Unlock()
 	c.reach(recorder.ExitLogged)
 	c.init.finish(exit)
 	c.cfg.Log.Info("task exited", "task", c.cfg.ID, "pid", pid, "status", exit.Status,
