@@ -85,10 +85,16 @@ func (c *line) callWithin(ctx context.Context, op operation, id string, do func(
 	if c.wasCut(s, err) {
 		c.pod.world.count(op, "cut", took)
 		c.pod.world.note(id, op, began, errLost)
+		if op == create {
+			c.pod.world.cutShort(id) // perhaps: the answer is not known
+		}
 		return errLost
 	}
 	c.pod.world.count(op, code(err).String(), took)
 	c.pod.world.note(id, op, began, err)
+	if op == create && code(err) == codes.Aborted {
+		c.pod.world.cutShort(id) // by a delete, for which the shim kills the runtime
+	}
 	if took > slow && op != wait {
 		c.pod.world.t.Logf("%s of %s took %v; before that\n%s", op, id, took.Round(time.Millisecond), c.pod.world.story(id))
 	}
@@ -172,7 +178,7 @@ type tally struct {
 	slowest map[operation]time.Duration
 	acts    map[string]int  // of vandals
 	victims map[string]int  // how many runtimes of a container were killed
-	creates map[string]bool // containers whose create was one of these
+	creates map[string]bool // containers whose creation was ended by a kill of the runtime
 	unquiet map[string]bool // containers that were killed or paused, or will end by themselves
 	stories map[string][]string
 }
@@ -224,6 +230,13 @@ func (y tally) strike(id, verb string) {
 	defer y.mu.Unlock()
 	y.victims[id]++
 	y.creates[id] = y.creates[id] || verb == "create"
+}
+
+// cutShort notes that the shim has killed a runtime which created a container.
+func (y tally) cutShort(id string) {
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	y.creates[id] = true
 }
 
 // killedCreate says whether a runtime was killed that created the container.
