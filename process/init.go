@@ -93,9 +93,17 @@ func (c *Container) restore(ctx context.Context) error {
 	return nil
 }
 
-// Pause freezes all processes of the container. It waits for the runtime.
+// Pause freezes all processes of the container, or none: it waits for the runtime, and lets go on what
+// a runtime that fails has frozen.
 func (c *Container) Pause(ctx context.Context) error {
-	return c.command(ctx, Pause, c.cfg.Runtime.Pause, &events.TaskPaused{ContainerID: c.cfg.ID})
+	run := func(ctx context.Context) error {
+		err := c.cfg.Runtime.Pause(ctx)
+		if err != nil {
+			c.thaw() // it may have been killed after it had frozen them
+		}
+		return err
+	}
+	return c.command(ctx, Pause, run, &events.TaskPaused{ContainerID: c.cfg.ID})
 }
 
 // Resume lets the processes of a paused container go on. It waits for the runtime.

@@ -97,9 +97,10 @@ touch /written; await /stop; echo last; exit 9`, perRound, load.rounds)
 
 	c.start(t)
 	p := c.attach(t, id)
-	eventually(t, func() error {
-		if got := p.Len(); got < len(want) {
-			return fmt.Errorf("%d bytes have arrived, want %d", got, len(want))
+	arrived := func() string { return fmt.Sprintf("%d bytes have arrived, want %d", p.Len(), len(want)) }
+	progressing(t, arrived, func() error {
+		if p.Len() < len(want) {
+			return errors.New("not all has arrived")
 		}
 		return nil
 	})
@@ -115,15 +116,30 @@ touch /written; await /stop; echo last; exit 9`, perRound, load.rounds)
 }
 
 // touched waits until a container has made a file. If it does not it may be kept waiting by one of
-// the FIFOs below dir.
+// the FIFOs below dir; as long as more and more lies in them it is not.
 func touched(t *testing.T, pid int, path, dir string) {
 	t.Helper()
-	eventually(t, func() error {
-		if _, err := os.Stat(fmt.Sprintf("/proc/%d/root%s", pid, path)); err != nil {
-			return fmt.Errorf("%w; %s", err, piled(dir))
-		}
-		return nil
+	progressing(t, func() string { return piled(dir) }, func() error {
+		_, err := os.Stat(fmt.Sprintf("/proc/%d/root%s", pid, path))
+		return err
 	})
+}
+
+// progressing is eventually for what may take longer, on a machine that is emulated and busy: it
+// fails when state has stayed the same for as long as eventually waits.
+func progressing(t *testing.T, state func() string, check func() error) {
+	t.Helper()
+	for last := ""; ; {
+		err := poll(check)
+		if err == nil {
+			return
+		}
+		now := state()
+		if now == last {
+			t.Fatalf("%v; %s", err, now)
+		}
+		last = now
+	}
 }
 
 // piled tells what lies in the FIFOs below dir.
