@@ -57,6 +57,8 @@ type labConfig struct {
 	bare    bool // start the shim as CRI-O does: without any address, with the legacy protocol
 	relax   []order.Option
 	binary  string // of the shim; "" = shimBinary
+	// edit, if not nil, changes how the shim is started and its containers are cleaned up.
+	edit func(*client.StartConfig)
 }
 
 // newLab starts a shim for one bundle. Nothing has been created yet.
@@ -87,7 +89,11 @@ func newLab(t *testing.T, cfg labConfig) *lab {
 	if cfg.bare {
 		launch = launchBare
 	}
-	if l.Session, err = launch(within(t), dir, l.startConfig(cfg.id), &tail{t: t}); err != nil {
+	start := l.startConfig(cfg.id)
+	if cfg.edit != nil {
+		cfg.edit(&start)
+	}
+	if l.Session, err = launch(within(t), dir, start, &tail{t: t}); err != nil {
 		t.Fatal(err)
 	}
 	l.watch.Also(leak.Pid(l.pid()))
