@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"runtime/debug"
 	"time"
@@ -201,7 +200,7 @@ func (c *Container) abandon() {
 func (c *Container) killedForMemory() {
 	c.oomed.Store(true)
 	path := filepath.Join(c.cfg.Bundle, oomFile)
-	if err := os.WriteFile(path, nil, 0o600); err != nil {
+	if err := writeNew(path, nil); err != nil {
 		c.cfg.Log.Warn("OOM kill not recorded", "task", c.cfg.ID, "err", err)
 	}
 	c.cfg.Events.Append(&events.TaskOOM{ContainerID: c.cfg.ID})

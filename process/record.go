@@ -69,13 +69,27 @@ func writeExitRecord(bundle string, record ExitRecord) error {
 	}
 	path := filepath.Join(bundle, ExitFile)
 	tmp := path + ".tmp"
-	if err := os.WriteFile(tmp, content, 0o600); err != nil {
+	if err := writeNew(tmp, content); err != nil {
 		return fmt.Errorf("write exit record: %w", err)
 	}
 	if err := os.Rename(tmp, path); err != nil {
 		return fmt.Errorf("write exit record: %w", err)
 	}
 	return nil
+}
+
+// writeNew writes a file in the place of whatever has that name. It follows no link that somebody has
+// put there, nor waits for the reader of a FIFO: the file is one that we have made (open(2), O_EXCL).
+func writeNew(path string, content []byte) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(content)
+	return errors.Join(err, f.Close())
 }
 
 // forgetExit removes what an earlier container in the same bundle has left, or it would be taken for

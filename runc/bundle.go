@@ -2,11 +2,14 @@ package runc
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"strconv"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -34,7 +37,7 @@ type Spec struct {
 // safe one: shared pid namespace, no limit. The error matches no kind.
 func ReadSpec(bundle string) (Spec, error) {
 	path := filepath.Join(bundle, "config.json")
-	f, err := os.Open(path)
+	f, err := openRegular(path)
 	if err != nil {
 		return Spec{}, fmt.Errorf("read %s: %v", path, err) //nolint:errorlint // no ENOENT for ttrpc to take for "no such task"
 	}
@@ -44,6 +47,24 @@ func ReadSpec(bundle string) (Spec, error) {
 		return Spec{}, fmt.Errorf("read %s: %v", path, err) //nolint:errorlint // see above
 	}
 	return spec, nil
+}
+
+// openRegular opens a file of a bundle for reading. It never waits for the writer of a FIFO, nor
+// does it follow a link out of the file's directory.
+func openRegular(path string) (*os.File, error) {
+	dir, err := os.OpenRoot(filepath.Dir(path))
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close() //nolint:errcheck // nothing was written
+	f, err := dir.OpenFile(filepath.Base(path), os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		return nil, errors.Join(errors.New("it is not a regular file"), err, f.Close())
+	}
+	return f, nil
 }
 
 type idMapping struct{ ContainerID, HostID, Size uint32 }
@@ -105,7 +126,7 @@ func parseSpec(r io.Reader) (Spec, error) {
 
 // readPid reads a pid file.
 func readPid(path string) (int, error) {
-	f, err := os.Open(path)
+	f, err := openRegular(path)
 	if err != nil {
 		return 0, err
 	}

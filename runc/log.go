@@ -67,7 +67,7 @@ func (l callLog) read() ([]byte, error) {
 	if l.path == os.DevNull {
 		return nil, nil
 	}
-	f, err := os.Open(l.path)
+	f, err := openRegular(l.path)
 	if err != nil {
 		return nil, err
 	}
@@ -75,17 +75,24 @@ func (l callLog) read() ([]byte, error) {
 	return readTail(f, logLimit/2)
 }
 
-// appendLimited adds content to the end of a file, or to a new beginning if it is full.
+// appendLimited adds content to the end of a file, or to a new beginning if it is full. It follows
+// no link that somebody has put there, nor waits for the reader of a FIFO.
 func appendLimited(path string, content []byte) error {
-	flags := os.O_WRONLY | os.O_CREATE | os.O_APPEND
-	if info, err := os.Stat(path); err == nil && info.Size()+int64(len(content)) > logLimit {
-		flags |= os.O_TRUNC
-	}
+	const flags = os.O_WRONLY | os.O_CREATE | os.O_APPEND | unix.O_NOFOLLOW | unix.O_NONBLOCK
 	f, err := os.OpenFile(path, flags, 0o644) //nolint:gosec // the mode runc gives it (contract 1.8)
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(content)
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%s is not a regular file", path)
+	}
+	if err == nil && info.Size()+int64(len(content)) > logLimit {
+		err = f.Truncate(0)
+	}
+	if err == nil {
+		_, err = f.Write(content)
+	}
 	return errors.Join(err, f.Close())
 }
 

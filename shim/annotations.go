@@ -42,7 +42,7 @@ func (a annotations) key(id string) string {
 // has none: sandboxes of some managers come without a spec.
 func readAnnotations(bundle string) (annotations, error) {
 	path := filepath.Join(bundle, "config.json")
-	f, err := openRegular(path)
+	f, err := openInBundle(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return annotations{}, nil
 	}

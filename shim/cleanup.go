@@ -159,7 +159,7 @@ func (d *cleanup) lastWords() *task.DeleteResponse {
 // there but is of no use is an error as well.
 func readExit(bundle string) (*process.ExitRecord, error) {
 	path := filepath.Join(bundle, process.ExitFile)
-	data, err := readFile(path, maxFile)
+	data, err := readInBundle(path, maxFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -178,7 +178,7 @@ func readExit(bundle string) (*process.ExitRecord, error) {
 
 // initPid returns the pid of the container's init process, or 0 if it is not known.
 func (c container) initPid() int {
-	data, err := readFile(filepath.Join(c.bundle, pidFile), maxFile)
+	data, err := readInBundle(filepath.Join(c.bundle, pidFile), maxFile)
 	if err != nil {
 		return 0
 	}

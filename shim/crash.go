@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -23,9 +25,13 @@ const (
 // error. The file is removed by the function that is returned, if it is empty.
 func catchCrashes(bundle string) (done func(), err error) {
 	path := filepath.Join(bundle, crashFile)
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	// Somebody may have put a link or a FIFO there.
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
 	if err != nil {
 		return nil, err
+	}
+	if err := checkRegular(f); err != nil {
+		return nil, errors.Join(fmt.Errorf("open %s: %w", path, err), f.Close())
 	}
 	// The runtime has a descriptor of its own.
 	if err := errors.Join(debug.SetCrashOutput(f, debug.CrashOptions{}), f.Close()); err != nil {
@@ -41,7 +47,7 @@ func catchCrashes(bundle string) (done func(), err error) {
 // reportCrash returns as an error what a daemon has left there that ended by a panic; nil if none has.
 func reportCrash(bundle string) error {
 	path := filepath.Join(bundle, crashFile)
-	f, err := openRegular(path)
+	f, err := openInBundle(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

@@ -12,30 +12,58 @@ import (
 // readFile returns the content of a regular file that has at most limit bytes. It never blocks:
 // something else under that name, a FIFO say, is an error.
 func readFile(path string, limit int64) ([]byte, error) {
-	f, err := openRegular(path)
-	if err != nil {
-		return nil, err
-	}
-	data, err := readAll(f, limit)
-	if err := errors.Join(err, f.Close()); err != nil {
-		return nil, fmt.Errorf("read %s: %w", path, err)
-	}
-	return data, nil
-}
-
-func openRegular(path string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}
-	info, err := f.Stat()
-	if err == nil && !info.Mode().IsRegular() {
-		err = fmt.Errorf("%s is not a regular file", path)
-	}
+	return readRegular(f, limit)
+}
+
+// readInBundle is readFile for a file of a bundle, where a link that leads out is an error too.
+func readInBundle(path string, limit int64) ([]byte, error) {
+	f, err := openInBundle(path)
 	if err != nil {
-		return nil, errors.Join(err, f.Close())
+		return nil, err
+	}
+	return readRegular(f, limit)
+}
+
+// readRegular reads f, and closes it in any case.
+func readRegular(f *os.File, limit int64) ([]byte, error) {
+	err := checkRegular(f)
+	var data []byte
+	if err == nil {
+		data, err = readAll(f, limit)
+	}
+	if err := errors.Join(err, f.Close()); err != nil {
+		return nil, fmt.Errorf("read %s: %w", f.Name(), err)
+	}
+	return data, nil
+}
+
+// openInBundle opens a regular file for reading, by no link that leads out of its directory.
+func openInBundle(path string) (*os.File, error) {
+	dir, err := os.OpenRoot(filepath.Dir(path))
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close() //nolint:errcheck // nothing was written
+	f, err := dir.OpenFile(filepath.Base(path), os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", path, err)
+	}
+	if err := checkRegular(f); err != nil {
+		return nil, errors.Join(fmt.Errorf("open %s: %w", path, err), f.Close())
 	}
 	return f, nil
+}
+
+func checkRegular(f *os.File) error {
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = errors.New("it is not a regular file")
+	}
+	return err
 }
 
 // writeFile puts data under path with exactly that mode, whatever the umask is. A reader, and who

@@ -61,7 +61,7 @@ func openLog(bundle string, debug bool) (*slog.Logger, *logPipe) {
 // It is opened at both ends, which on Linux never blocks (fifo(7)). So there is no SIGPIPE while
 // the manager is away, and what was written meanwhile is there when it comes back.
 func openLogPipe(path string) int {
-	fd, err := unix.Open(path, unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	fd, err := unix.Open(path, unix.O_RDWR|unix.O_NONBLOCK|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return -1
 	}

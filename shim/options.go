@@ -189,7 +189,7 @@ func SaveOptions(bundle string, o *options.Options) error {
 func LoadOptions(bundle string) (*options.Options, error) {
 	o := &options.Options{}
 	var notes []error
-	data, err := readFile(filepath.Join(bundle, optionsFile), maxFile)
+	data, err := readInBundle(filepath.Join(bundle, optionsFile), maxFile)
 	switch {
 	case err == nil:
 		if err := json.Unmarshal(data, o); err != nil {
@@ -200,7 +200,7 @@ func LoadOptions(bundle string) (*options.Options, error) {
 		notes = append(notes, fmt.Errorf("ignored %s: %w", optionsFile, err))
 	}
 	if o.BinaryName == "" {
-		name, err := readFile(filepath.Join(bundle, runtimeFile), maxFile)
+		name, err := readInBundle(filepath.Join(bundle, runtimeFile), maxFile)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			notes = append(notes, fmt.Errorf("ignored %s: %w", runtimeFile, err))
 		}

@@ -98,9 +98,9 @@ func (d *cleanup) endAll(ctx context.Context, members []container) {
 // or the manager has noted it; "" if neither has.
 func recordedSocket(bundle string) string {
 	address := ""
-	if data, err := readFile(filepath.Join(bundle, addressFile), maxFile); err == nil {
+	if data, err := readInBundle(filepath.Join(bundle, addressFile), maxFile); err == nil {
 		address = strings.TrimSpace(string(data))
-	} else if data, err := readFile(filepath.Join(bundle, bootstrapFile), maxFile); err == nil {
+	} else if data, err := readInBundle(filepath.Join(bundle, bootstrapFile), maxFile); err == nil {
 		var result struct {
 			Address string `json:"address"`
 		}

@@ -31,7 +31,7 @@ type variant struct {
 
 // ours is the shim under test. What differs between builds of ours is the protocol of start, so an
 // older one is played by ours under the older protocol.
-func ours() variant    { return variant{path: shimBinary, edit: quiet} }
+func ours() variant      { return variant{path: shimBinary, edit: quiet} }
 func olderOurs() variant { return variant{path: shimBinary, edit: legacy} }
 
 // quiet has nothing logged: on its standard error, at level debug, upstream's delete action talks.

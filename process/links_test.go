@@ -1,0 +1,65 @@
+package process
+
+import (
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// The exit of a container is recorded in its bundle, and in time, whatever is in the place of our
+// files by then.
+func TestExitIsRecordedThroughNoLinkOrFIFO(t *testing.T) {
+	for what, put := range map[string]func(path, elsewhere string) error{
+		"link":          func(path, elsewhere string) error { return os.Symlink(elsewhere, path) },
+		"dangling link": func(path, elsewhere string) error { return os.Symlink(elsewhere+".new", path) },
+		"FIFO":          func(path, _ string) error { return syscall.Mkfifo(path, 0o600) },
+	} {
+		t.Run(what, func(t *testing.T) {
+			f := mustStart(t)
+			elsewhere := filepath.Join(t.TempDir(), "elsewhere")
+			if err := os.WriteFile(elsewhere, []byte("untouched"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			for _, name := range []string{ExitFile, ExitFile + ".tmp", oomFile} {
+				if err := put(filepath.Join(f.Bundle(), name), elsewhere); err != nil {
+					t.Fatal(err)
+				}
+			}
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				f.killedForMemory()
+				f.runtime.die("", 3)
+				if _, err := f.Wait(t.Context(), ""); err != nil {
+					t.Error(err)
+				}
+			}()
+			select {
+			case <-done:
+			case <-time.After(10 * time.Second):
+				t.Fatal("the exit waits for who reads a FIFO")
+			}
+			for _, name := range []string{ExitFile, oomFile} {
+				if info, err := os.Lstat(filepath.Join(f.Bundle(), name)); err != nil || info.Mode() != 0o600 {
+					t.Errorf("%s is %v, %v", name, info, err)
+				}
+			}
+			content, err := os.ReadFile(filepath.Join(f.Bundle(), ExitFile))
+			var record ExitRecord
+			if err := errors.Join(err, json.Unmarshal(content, &record)); err != nil || record.Status != 3 {
+				t.Errorf("the record is %q, %v", content, err)
+			}
+			if content, err := os.ReadFile(elsewhere); err != nil || string(content) != "untouched" {
+				t.Errorf("the file elsewhere holds %q, %v", content, err)
+			}
+			if _, err := os.Lstat(elsewhere + ".new"); !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("a file was made elsewhere: %v", err)
+			}
+		})
+	}
+}

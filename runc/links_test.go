@@ -1,0 +1,80 @@
+package runc
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// planted is what somebody may have put in the place of a file; elsewhere is one of somebody else.
+var planted = map[string]func(path, elsewhere string) error{
+	"link":   func(path, elsewhere string) error { return os.Symlink(elsewhere, path) },
+	"device": func(path, _ string) error { return os.Symlink("/dev/zero", path) },
+	"FIFO":   func(path, _ string) error { return syscall.Mkfifo(path, 0o600) },
+}
+
+// soon fails the test if do takes long: it would wait for the other end of a FIFO.
+func soon(t *testing.T, do func()) {
+	t.Helper()
+	done := make(chan struct{})
+	go func() { defer close(done); do() }()
+	select {
+	case <-done:
+	case <-time.After(10 * time.Second):
+		t.Fatal("it waits")
+	}
+}
+
+func TestFilesOfABundleAreReadThroughNoLinkOrFIFO(t *testing.T) {
+	for what, put := range planted {
+		t.Run(what, func(t *testing.T) {
+			bundle, elsewhere := t.TempDir(), filepath.Join(t.TempDir(), "elsewhere")
+			if err := os.WriteFile(elsewhere, []byte("17"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			for _, name := range []string{"config.json", "init.pid", "log.json"} {
+				if err := put(filepath.Join(bundle, name), elsewhere); err != nil {
+					t.Fatal(err)
+				}
+			}
+			soon(t, func() {
+				if _, err := ReadSpec(bundle); err == nil || strings.Contains(err.Error(), "number") {
+					t.Errorf("config.json: error %v", err)
+				}
+				if pid, err := readPid(filepath.Join(bundle, "init.pid")); err == nil {
+					t.Errorf("pid %d", pid)
+				}
+				if content, err := (callLog{path: filepath.Join(bundle, "log.json")}).read(); err == nil {
+					t.Errorf("log %q", content)
+				}
+			})
+		})
+	}
+}
+
+// What a command of the runtime has logged is kept in the bundle, or lost.
+func TestLogIsKeptThroughNoLinkOrFIFO(t *testing.T) {
+	for what, put := range planted {
+		t.Run(what, func(t *testing.T) {
+			r := fake(t, `{"start": {"error": "no start today"}}`)
+			elsewhere := filepath.Join(t.TempDir(), "elsewhere")
+			if err := os.WriteFile(elsewhere, []byte("untouched"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if err := put(filepath.Join(r.Bundle, "log.json"), elsewhere); err != nil {
+				t.Fatal(err)
+			}
+			soon(t, func() {
+				if err := r.Start(t.Context()); err == nil || !strings.Contains(err.Error(), "no start today") {
+					t.Errorf("error %v", err)
+				}
+			})
+			if content, err := os.ReadFile(elsewhere); err != nil || string(content) != "untouched" {
+				t.Errorf("the file elsewhere holds %q, %v", content, err)
+			}
+		})
+	}
+}
