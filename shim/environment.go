@@ -1,10 +1,14 @@
 package shim
 
-import "strings"
+import (
+	"fmt"
+	"os"
+	"strings"
+)
 
-// A daemon gets the variables that it, the runtime and hooks are known to need, and no others: what
-// is in the manager's environment, passwords of proxies and registries perhaps, would be readable
-// in the daemon and in each process after it (demand.md 134).
+// We pass on the variables that a daemon, the runtime and hooks are known to need, and no others:
+// what is in the manager's environment, passwords of proxies and registries perhaps, would be
+// readable in the daemon and in each process after it (demand.md 134).
 var (
 	passedVariables = map[string]bool{
 		"PATH": true, "HOME": true, "TMPDIR": true, "XDG_RUNTIME_DIR": true,
@@ -29,11 +33,10 @@ func (s *starter) daemonEnv() []string {
 	if lookup(s.env, "GOMAXPROCS") == "" {
 		own["GOMAXPROCS"] = "2" // what managers set; one would be too few (contract T14)
 	}
-	named := strings.Split(lookup(s.env, passVariable), ",")
 	var env []string
-	for _, entry := range s.env {
+	for _, entry := range passedOf(s.env) {
 		name, _, _ := strings.Cut(entry, "=")
-		if _, set := own[name]; !set && passes(name, named) {
+		if _, set := own[name]; !set {
 			env = append(env, entry)
 		}
 	}
@@ -45,7 +48,32 @@ func (s *starter) daemonEnv() []string {
 	return env
 }
 
-// passes tells whether the daemon gets the variable.
+// cleanEnvironment leaves us those variables of env that are passed on. Every action does so: delete
+// runs the runtime too, and with it the hooks of the container.
+func cleanEnvironment(env []string) error {
+	os.Clearenv()
+	for _, entry := range passedOf(env) {
+		name, value, _ := strings.Cut(entry, "=")
+		if err := os.Setenv(name, value); err != nil {
+			return fmt.Errorf("clean the environment of %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// passedOf returns the entries of env that are passed on.
+func passedOf(env []string) []string {
+	named := strings.Split(lookup(env, passVariable), ",")
+	var passed []string
+	for _, entry := range env {
+		if name, _, _ := strings.Cut(entry, "="); passes(name, named) {
+			passed = append(passed, entry)
+		}
+	}
+	return passed
+}
+
+// passes tells whether the variable is passed on.
 func passes(name string, named []string) bool {
 	if name == "" {
 		return false

@@ -57,6 +57,9 @@ func (c *call) run(ctx context.Context, args []string) error {
 	if err := sealDescriptors(); err != nil {
 		return err
 	}
+	if err := cleanEnvironment(c.env); err != nil {
+		return err
+	}
 	do := actionNamed(c.action)
 	switch {
 	case c.version:

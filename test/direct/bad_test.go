@@ -10,6 +10,7 @@ import (
 	task "github.com/containerd/containerd/api/runtime/task/v3"
 	"github.com/containerd/containerd/api/types/runc/options"
 	tasktypes "github.com/containerd/containerd/api/types/task"
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -167,6 +168,20 @@ var bundleCases = []bad{
 	{"config.json is a list", refusedCreate(func(l *lab, r *task.CreateTaskRequest) {
 		l.write(filepath.Join(r.Bundle, "config.json"), "[]", 0o600)
 	}), codes.InvalidArgument, "config.json"},
+	{"config.json is a FIFO", refusedCreate(func(l *lab, r *task.CreateTaskRequest) {
+		path := filepath.Join(r.Bundle, "config.json")
+		l.write(path, "", 0)
+		if err := unix.Mkfifo(path, 0o600); err != nil {
+			l.t.Fatal(err)
+		}
+	}), codes.InvalidArgument, "not a regular file"},
+	{"config.json is a link to a device", refusedCreate(func(l *lab, r *task.CreateTaskRequest) {
+		path := filepath.Join(r.Bundle, "config.json")
+		l.write(path, "", 0)
+		if err := os.Symlink("/dev/zero", path); err != nil {
+			l.t.Fatal(err)
+		}
+	}), codes.InvalidArgument, "escapes"},
 	{"options of an unknown type", refusedCreate(func(l *lab, r *task.CreateTaskRequest) {
 		r.Options = pack(l.t, &task.StateRequest{ID: "x"})
 	}), codes.InvalidArgument, "containerd.task.v3.StateRequest"},
