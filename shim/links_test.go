@@ -191,3 +191,23 @@ func TestFilesOfABundleAreLimited(t *testing.T) {
 		t.Errorf("pid %d", pid)
 	}
 }
+
+// The delete action leaves alone what is mounted where a link leads that is in the place of rootfs.
+func TestDeleteDoesNotUnmountThroughALink(t *testing.T) {
+	m := newManager(t, "2.4")
+	bundle := m.bundle("c1", nil)
+	elsewhere := filepath.Join(t.TempDir(), "elsewhere")
+	bindMount(t, elsewhere)
+	if err := os.RemoveAll(filepath.Join(bundle, rootfs)); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(elsewhere, filepath.Join(bundle, rootfs)); err != nil {
+		t.Fatal(err)
+	}
+	if _, complaint := m.mustDelete("c1"); complaint != "" {
+		t.Errorf("it complains %q", complaint)
+	}
+	if !isMounted(t, elsewhere) {
+		t.Error("what others have mounted is gone")
+	}
+}

@@ -116,7 +116,7 @@ func (p *Params) decode(value *anypb.Any) {
 	p.Options = decoded
 }
 
-// checkNames refuses names that cannot be a component of a path.
+// checkNames refuses names that cannot be a component of a path, or that the runtime takes for a flag.
 func checkNames(namespace, id string) error {
 	for _, n := range []struct{ flag, value string }{{"namespace", namespace}, {"id", id}} {
 		if n.value == "" {
@@ -124,6 +124,9 @@ func checkNames(namespace, id string) error {
 		}
 		if n.value == "." || n.value == ".." || strings.ContainsAny(n.value, "/\x00") {
 			return fmt.Errorf("cannot use -%s %q: it is part of paths; use a name without slashes", n.flag, n.value)
+		}
+		if n.value[0] == '-' || len(n.value) > maxID {
+			return fmt.Errorf("cannot use -%s %.300q: use at most %d bytes, of which the first is no dash", n.flag, n.value, maxID)
 		}
 	}
 	return nil

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -156,4 +157,28 @@ func FuzzReadParams(f *testing.F) {
 			t.Errorf("took the names %q and %q", got.Namespace, got.ID)
 		}
 	})
+}
+
+// Ids and namespaces are parts of paths and of command lines: every action looks at them itself.
+func TestNamesAreCheckedByEveryAction(t *testing.T) {
+	for _, bad := range []string{"", ".", "..", "../c1", "a/b", "/c1", "-force", strings.Repeat("x", 201)} {
+		for _, action := range []string{"start", "delete", ""} {
+			for _, names := range [][2]string{{"ns", bad}, {bad, "c1"}} {
+				var stdout, stderr bytes.Buffer
+				c := &call{
+					binary: "shim", stdin: strings.NewReader(""), stdout: &stdout, stderr: &stderr,
+					flags: &flags{namespace: names[0], id: names[1], action: action, bundle: t.TempDir(), socket: filepath.Join(t.TempDir(), "s")},
+				}
+				var err error
+				if action == "" {
+					_, err = daemonParams(c, c.bundle)
+				} else {
+					err = actionNamed(action)(t.Context(), c)
+				}
+				if err == nil || !strings.Contains(err.Error(), "cannot ") || stdout.Len() > 0 {
+					t.Errorf("%q with namespace %.20q and id %.20q: error %v, answer %q", action, names[0], names[1], err, stdout.String())
+				}
+			}
+		}
+	}
 }

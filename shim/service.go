@@ -217,6 +217,8 @@ func checkID(what, id string) error {
 		problem = fmt.Sprintf("it has %d bytes; use at most %d", len(id), maxID)
 	case id == "." || id == ".." || strings.ContainsAny(id, "/\x00"):
 		problem = "it is part of file names; use one without slashes"
+	case id[0] == '-':
+		problem = "the runtime would take it for a flag"
 	default:
 		return nil
 	}

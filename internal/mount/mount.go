@@ -19,8 +19,8 @@ type Mount struct {
 	Options []string // one option each, as in fstab(5)
 }
 
-// All mounts one after the other onto root, an existing directory. Targets are resolved inside
-// root; what they lack of directories is created, once something has been mounted on root itself.
+// All mounts one after the other onto root, an existing directory, and no link to one: nobody can
+// have us mount, and later unmount, elsewhere. Targets are resolved inside root; what they lack of directories is created, once something has been mounted on root itself.
 // Before that, a directory would be left behind in root when all is unmounted (contract T60).
 //
 // If one fails, those before it are undone in reverse order, and the error says which one failed
@@ -54,7 +54,7 @@ type stack struct {
 
 func (s *stack) mountOn(root string, m Mount) error {
 	if s.root == "" {
-		f, err := openPath(unix.AT_FDCWD, root, unix.O_DIRECTORY)
+		f, err := openPath(unix.AT_FDCWD, filepath.Clean(root), unix.O_DIRECTORY|unix.O_NOFOLLOW)
 		if err != nil {
 			return fmt.Errorf("open the rootfs: %w", err)
 		}

@@ -370,9 +370,10 @@ func TestMissingRootfsIsAnError(t *testing.T) {
 func TestRootfsMayBeReachedBySymlink(t *testing.T) {
 	root, dir := newRoot(t)
 	link := filepath.Join(dir, "link")
-	if err := os.Symlink(root, link); err != nil {
+	if err := os.Symlink(filepath.Dir(root), link); err != nil {
 		t.Fatal(err)
 	}
+	link = filepath.Join(link, filepath.Base(root))
 	mountAll(t, link, tmpfs(""), tmpfs("a"))
 	if n := len(listPoints(t, root)); n != 2 {
 		t.Errorf("%d mounts", n)
@@ -380,5 +381,32 @@ func TestRootfsMayBeReachedBySymlink(t *testing.T) {
 	unmount(t, link)
 	if n := len(listPoints(t, root)); n != 0 {
 		t.Errorf("%d mounts left", n)
+	}
+}
+
+// A link in the place of the rootfs would have us mount elsewhere, or unmount what others have
+// mounted there, the whole host even.
+func TestRootfsIsNoSymlink(t *testing.T) {
+	root, dir := newRoot(t)
+	for _, slash := range []string{"", "/"} {
+		link := filepath.Join(dir, "link")
+		if err := os.Symlink(root, link); err != nil {
+			t.Fatal(err)
+		}
+		if err := All([]Mount{tmpfs("")}, link+slash); err == nil || !errors.Is(err, unix.ENOTDIR) {
+			t.Errorf("mounted, or: %v", err)
+		}
+		if n := len(listPoints(t, root)); n != 0 {
+			t.Errorf("%d mounts elsewhere", n)
+		}
+		mountAll(t, root, tmpfs(""), tmpfs("a"))
+		unmount(t, link+slash)
+		if n := len(listPoints(t, root)); n != 2 {
+			t.Errorf("%d mounts of others are left, want 2", n)
+		}
+		unmount(t, root)
+		if err := os.Remove(link); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

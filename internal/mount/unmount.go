@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -20,7 +21,8 @@ const (
 )
 
 // Unmount unmounts everything at root and below it, the newest first. If root does not exist or
-// nothing is mounted there, that is success, so it may be repeated.
+// nothing is mounted there, that is success, so it may be repeated. So it is if root is a link, for
+// All mounts on none: whatever is mounted where it leads is somebody else's.
 //
 // What is busy is tried again until it yields, 50 × 50 ms have passed without any progress, or
 // ctx ends. Nothing is detached with pieces still in use: that would only hide who uses it. The
@@ -59,10 +61,10 @@ func unmountEach(list func() ([]point, error), wait func() bool) error {
 	}
 }
 
-// resolve returns the absolute path of root, free of symlinks, or "" if it does not exist. It
-// asks nothing of what is mounted there: that may be a FUSE whose program is dead.
+// resolve returns the absolute path of root, free of symlinks, or "" if it does not exist or is a
+// link. It asks nothing of what is mounted there: that may be a FUSE whose program is dead.
 func resolve(root string) (string, error) {
-	f, err := openPath(unix.AT_FDCWD, root, 0)
+	f, err := openPath(unix.AT_FDCWD, filepath.Clean(root), unix.O_NOFOLLOW)
 	if err == unix.ENOENT || err == unix.ENOTDIR { //nolint:errorlint // errnos as the kernel gave them
 		return "", nil
 	}
@@ -70,11 +72,22 @@ func resolve(root string) (string, error) {
 		return "", fmt.Errorf("cannot unmount %s: %w", root, err)
 	}
 	defer f.Close() //nolint:errcheck // nothing was written
+	if isLink(f) {
+		return "", nil
+	}
 	path, err := realPath(f)
 	if err != nil {
 		return "", fmt.Errorf("cannot unmount %s: %w", root, err)
 	}
 	return path, nil
+}
+
+// isLink tells whether f, opened with O_PATH, is a link itself. Of what else it may be nothing is
+// asked: only a link can be read as one.
+func isLink(f *os.File) bool {
+	var target [1]byte
+	_, err := unix.Readlinkat(int(f.Fd()), "", target[:])
+	return err == nil
 }
 
 // unmountOnce tries each point once, the last one first. It tells whether any was unmounted, and

@@ -137,6 +137,7 @@ var idCases = []bad{
 	{"create ..", refusedCreate(func(_ *lab, r *task.CreateTaskRequest) { r.ID = ".." }), codes.InvalidArgument, `".."`},
 	{"create with a slash", refusedCreate(func(_ *lab, r *task.CreateTaskRequest) { r.ID = "a/b" }), codes.InvalidArgument, `"a/b"`},
 	{"create with a NUL", refusedCreate(func(_ *lab, r *task.CreateTaskRequest) { r.ID = "a\x00b" }), codes.InvalidArgument, `"a\x00b"`},
+	{"create with a flag", refusedCreate(func(_ *lab, r *task.CreateTaskRequest) { r.ID = "--force" }), codes.InvalidArgument, `"--force"`},
 	{"create with an id of 300 bytes", refusedCreate(func(_ *lab, r *task.CreateTaskRequest) { r.ID = strings.Repeat("x", 300) }), codes.InvalidArgument, "xxx"},
 	{"create again", func(l *lab) error {
 		_, err := l.create("c1", nil)
