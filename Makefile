@@ -5,6 +5,8 @@ BIN     := bin
 # Boots a virtual machine for the tests that need cgroup v2 alone; without it they are skipped.
 VMRUN   ?= ../shared/vm/vmrun
 MINUTES ?= 2
+# A copy of the database of vulnerabilities, for machines without a network; empty: the public one.
+VULNDB  ?=
 PREFIX  ?= /usr/local
 BINDIR  := $(DESTDIR)$(PREFIX)/bin
 PROGRAMS := containerd-shim-holdfast-v2 holdfast
@@ -70,8 +72,9 @@ lint: ## gofmt, go vet and staticcheck
 	$(STATICCHECK) -tags no_grpc ./...
 	cd test/e2e && $(STATICCHECK) ./...
 
-check: lint ## lint, import order, budgets, and what is linked
+check: lint ## lint, import order, budgets, what is linked, and known vulnerabilities
 	go test -tags no_grpc ./test
+	test/vulns $(if $(VULNDB),-db $(VULNDB))
 
 bench: ## latency, memory and streams beside containerd's shim; ONLY=stdio for a part
 	@test/setup runc
