@@ -23,16 +23,6 @@ const (
 	argCount    = 7
 )
 
-// logger is loggerURI for a test's own goroutine.
-func (l *lab) logger(protocol, dir string, pace time.Duration) string {
-	l.t.Helper()
-	uri, err := l.loggerURI(protocol, dir, pace)
-	if err != nil {
-		l.t.Fatal(err)
-	}
-	return uri
-}
-
 // loggerURI makes a logging program of this test binary, and returns the URI that names it. It
 // writes what arrives into the files stdout and stderr in dir, which it makes, who it is for into
 // the file for, and makes the file end once both streams have ended.
@@ -113,20 +103,4 @@ func logStream(from *os.File, path string, pace time.Duration) error {
 			return err
 		}
 	}
-}
-
-// logged returns what a logger has written down of both streams, and checks whom it was told to
-// work for, the id of an exec for one, and that it has seen both ends.
-func (l *lab) logged(dir, id string) (stdout, stderr string) {
-	l.t.Helper()
-	if failure, err := os.ReadFile(filepath.Join(dir, "failed")); err == nil {
-		l.t.Errorf("the logger says: %s", failure)
-	}
-	if got, want := l.read(filepath.Join(dir, "for")), l.name+" "+id; got != want {
-		l.t.Errorf("the logger is for %q, want %q", got, want)
-	}
-	if _, err := os.Stat(filepath.Join(dir, "end")); err != nil {
-		l.t.Errorf("the logger has not seen the end of both streams: %v", err)
-	}
-	return l.read(filepath.Join(dir, "stdout")), l.read(filepath.Join(dir, "stderr"))
 }
