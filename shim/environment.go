@@ -48,13 +48,16 @@ func (s *starter) daemonEnv() []string {
 	return env
 }
 
-// cleanEnvironment leaves us those variables of env that are passed on. Every action does so: delete
-// runs the runtime too, and with it the hooks of the container.
-func cleanEnvironment(env []string) error {
-	os.Clearenv()
-	for _, entry := range passedOf(env) {
-		name, value, _ := strings.Cut(entry, "=")
-		if err := os.Setenv(name, value); err != nil {
+// cleanEnvironment takes from us what is not passed on. Every action does so: delete runs the runtime too,
+// and with it the hooks of the container.
+func cleanEnvironment() error {
+	named := strings.Split(os.Getenv(passVariable), ",")
+	for _, entry := range os.Environ() {
+		name, _, _ := strings.Cut(entry, "=")
+		if name == "" || passes(name, named) {
+			continue
+		}
+		if err := os.Unsetenv(name); err != nil {
 			return fmt.Errorf("clean the environment of %s: %w", name, err)
 		}
 	}

@@ -15,6 +15,9 @@ import (
 // insideVariable tells that this process is in the mount namespace of the tests.
 const insideVariable = "HOLDFAST_TEST_INSIDE"
 
+// inNamespace is whether it was set when the tests began: actions that they run clean the environment.
+var inNamespace = os.Getenv(insideVariable) != ""
+
 // TestMain makes the test binary two things: called containerd-shim-… it is the shim itself, so
 // that tests start a real one; else it is the tests, in a mount namespace whose /run is their own,
 // since managers up to 2.2 leave no choice of the socket directory.
@@ -22,10 +25,10 @@ func TestMain(m *testing.M) {
 	if strings.HasPrefix(filepath.Base(os.Args[0]), "containerd-shim-") {
 		os.Exit(Main(os.Args, os.Environ(), os.Stdin, os.Stdout, os.Stderr))
 	}
-	if os.Geteuid() == 0 && os.Getenv(insideVariable) == "" {
+	if os.Geteuid() == 0 && !inNamespace {
 		os.Exit(runInside())
 	}
-	if os.Getenv(insideVariable) != "" {
+	if inNamespace {
 		if err := ownRun(); err != nil {
 			fmt.Fprintln(os.Stderr, "cannot make /run the tests' own:", err)
 			os.Exit(1)
@@ -57,7 +60,7 @@ func ownRun() error {
 // inside skips a test that needs root and the namespace.
 func inside(t testing.TB) {
 	t.Helper()
-	if os.Getenv(insideVariable) == "" {
+	if !inNamespace {
 		t.Skip("needs root: makes mounts and sockets under /run")
 	}
 }

@@ -57,7 +57,7 @@ func (c *call) run(ctx context.Context, args []string) error {
 	if err := sealDescriptors(); err != nil {
 		return err
 	}
-	if err := cleanEnvironment(c.env); err != nil {
+	if err := cleanEnvironment(); err != nil {
 		return err
 	}
 	do := actionNamed(c.action)

@@ -157,6 +157,7 @@ var bundleCases = []bad{
 	{"bundle is no absolute path", refusedCreate(func(_ *lab, r *task.CreateTaskRequest) { r.Bundle = "bad" }), codes.InvalidArgument, `"bad" is not an absolute path`},
 	{"bundle is missing", refusedCreate(func(_ *lab, r *task.CreateTaskRequest) { r.Bundle = "/no/such/bundle" }), codes.InvalidArgument, "/no/such/bundle"},
 	{"bundle is a file", refusedCreate(func(l *lab, r *task.CreateTaskRequest) { r.Bundle += "/config.json" }), codes.InvalidArgument, "is not a directory"},
+	{"checkpoint is no absolute path", refusedCreate(func(_ *lab, r *task.CreateTaskRequest) { r.Checkpoint = "../image" }), codes.InvalidArgument, `"../image" is not an absolute path`},
 	{"config.json is missing", refusedCreate(func(l *lab, r *task.CreateTaskRequest) {
 		l.write(filepath.Join(r.Bundle, "config.json"), "", 0)
 	}), codes.InvalidArgument, "config.json"},
