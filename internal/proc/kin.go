@@ -69,26 +69,31 @@ func kin(leader int, belongs func(Process) bool) []Process {
 // were. It looks again until there is nobody new, since one that is about to die may still fork; with
 // SIGKILL all are stopped first, so that none loses its parent before it is found.
 func SignalAll(find func() []Process, sig syscall.Signal) int {
-	if sig == syscall.SIGKILL {
-		sweep(find, syscall.SIGSTOP)
+	if sig != syscall.SIGKILL {
+		return len(sweep(find, sig))
 	}
-	return sweep(find, sig)
+	stopped := sweep(find, syscall.SIGSTOP)
+	for _, p := range stopped {
+		_ = p.Signal(sig) // by now find may not find it any more: its parent has died
+	}
+	return max(len(stopped), len(sweep(find, sig)))
 }
 
-func sweep(find func() []Process, sig syscall.Signal) int {
-	reached := map[string]bool{}
+// sweep sends sig to all that find returns, until that is nobody new, and returns them.
+func sweep(find func() []Process, sig syscall.Signal) map[string]Process {
+	reached := map[string]Process{}
 	for more := true; more && len(reached) < kinLimit; {
 		more = false
 		for _, p := range find() {
 			who := fmt.Sprint(p.Pid, " ", p.start)
-			if p.Dead() || reached[who] {
+			if _, again := reached[who]; again || p.Dead() {
 				continue
 			}
-			reached[who], more = true, true
+			reached[who], more = p, true
 			_ = p.Signal(sig) // an error says that it has ended
 		}
 	}
-	return len(reached)
+	return reached
 }
 
 // Describe tells where processes wait, in a line. Those that have ended are left out.
