@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -23,9 +24,21 @@ import (
 	"holdfast/test/order"
 )
 
-// deleteLimit is less than a manager gives the delete action. It takes a tenth of a second, or two, on a
-// machine that has nothing else to do.
-const deleteLimit = 4 * time.Second
+// The delete action takes less than deleteTime, mostly; always less than deleteLimit, since a manager
+// kills it after 5 s. A machine that runs other tests beside it may not let it run for a while, once.
+const (
+	deleteTime  = time.Second
+	deleteLimit = 4 * time.Second
+)
+
+// mostly checks that the delete action was quick after most of a test's kills.
+func mostly(t *testing.T, took []time.Duration) {
+	t.Helper()
+	slices.Sort(took)
+	if len(took) == 0 || took[len(took)/2] > deleteTime {
+		t.Errorf("the delete action mostly takes more than %v: %v", deleteTime, took)
+	}
+}
 
 // stoppable is the shim, built so that it can be stopped at its steps.
 var stoppable = sync.OnceValues(func() (string, error) {
@@ -103,6 +116,7 @@ func (l *lab) live(ctx context.Context, create *task.CreateTaskRequest, signal u
 // TestKilledAtEveryStep kills the shim at each of its steps. What the delete action then leaves is
 // looked for by the lab: processes, mounts, sockets; and here.
 func TestKilledAtEveryStep(t *testing.T) {
+	var took []time.Duration
 	for _, step := range recorder.Labels() {
 		t.Run(step.Name()+" "+step.What, func(t *testing.T) {
 			l := newStoppable(t, step.Name(), labConfig{
@@ -124,19 +138,21 @@ func TestKilledAtEveryStep(t *testing.T) {
 			<-ended
 			<-l.Done()
 			l.killed = true
-			l.deletedAfter(step)
+			took = append(took, l.deletedAfter(step))
 			order.Verify(t, l.Events.All(), order.EndsInMiddle)
 			l.Close()
 		})
 	}
+	mostly(t, took)
 }
 
-// deletedAfter runs the delete action for c1 of a shim that was killed at a step.
-func (l *lab) deletedAfter(step recorder.Label) {
+// deletedAfter runs the delete action for c1 of a shim that was killed at a step, and returns how long
+// it took.
+func (l *lab) deletedAfter(step recorder.Label) (took time.Duration) {
 	l.t.Helper()
 	began := time.Now()
 	answer := l.cleanUp("c1")
-	if took := time.Since(began); took > deleteLimit {
+	if took = time.Since(began); took > deleteLimit {
 		l.t.Errorf("the delete action took %v", took)
 	}
 	known := step.Op == "exit" && step.N > 1 || step.Op == "delete" || step.Op == "shutdown"
@@ -164,10 +180,12 @@ func (l *lab) deletedAfter(step recorder.Label) {
 			l.t.Errorf("%s is left: %v", what, err)
 		}
 	}
+	return took
 }
 
 // TestKilledDuringTheRuntimesCommands kills the shim while the runtime is at work.
 func TestKilledDuringTheRuntimesCommands(t *testing.T) {
+	var all []time.Duration
 	for _, row := range []struct{ verb, point string }{
 		{"create", "begin"}, {"create", "born"}, {"create", "end"}, {"start", "begin"}, {"start", "end"},
 		{"exec", "begin"}, {"exec", "born"}, {"exec", "end"}, {"delete", "begin"}, {"delete", "end"},
@@ -192,9 +210,11 @@ func TestKilledDuringTheRuntimesCommands(t *testing.T) {
 			l.script("c1", nil)
 			began := time.Now()
 			l.cleanUp("c1")
-			if took := time.Since(began); took > deleteLimit {
+			took := time.Since(began)
+			if took > deleteLimit {
 				t.Errorf("the delete action took %v", took)
 			}
+			all = append(all, took)
 			if left, err := os.ReadDir(filepath.Join(l.dir, "r", l.name)); err == nil && len(left) > 0 {
 				t.Errorf("the runtime still has %v", left)
 			}
@@ -202,4 +222,5 @@ func TestKilledDuringTheRuntimesCommands(t *testing.T) {
 			l.Close()
 		})
 	}
+	mostly(t, all)
 }
