@@ -76,7 +76,14 @@ func (c *Container) Kill(ctx context.Context, exec string, sig syscall.Signal, a
 	if all {
 		find = proc.Tree
 	}
-	return heeded(p.name, child.Done(), func() []proc.Process { return find(child.Pid()) })
+	return heeded(p.name, child.Done(), func() []proc.Process {
+		found := find(child.Pid())
+		if child.Signal(0) == nil {
+			return found
+		}
+		// Reaped, perhaps before we looked: its pid may be somebody else's.
+		return slices.DeleteFunc(found, func(p proc.Process) bool { return p.Pid == child.Pid() })
+	})
 }
 
 // signalTree sends sig to all that child has begun, and tells how many that reached; with SIGKILL

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"maps"
 	"os"
+	"slices"
 	"time"
 
 	task "github.com/containerd/containerd/api/runtime/task/v3"
@@ -108,14 +110,26 @@ func (s *Service) depart() {
 // even if it is away.
 func (s *Service) Inhabit(bundle string) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.bundles[bundle] = struct{}{}
-	for path := range s.bundles {
-		if len(s.bundles) > manyBundles && isGone(path) {
-			delete(s.bundles, path)
-		}
-	}
+	many := len(s.bundles) > manyBundles
 	s.mindVacancy()
+	s.mu.Unlock()
+	if many {
+		s.forgetBundles()
+	}
+}
+
+// forgetBundles forgets those that are not there any more. The file system is asked without the lock.
+func (s *Service) forgetBundles() {
+	s.mu.Lock()
+	paths := slices.Collect(maps.Keys(s.bundles))
+	s.mu.Unlock()
+	gone := slices.DeleteFunc(paths, func(path string) bool { return !isGone(path) })
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, path := range gone {
+		delete(s.bundles, path)
+	}
 }
 
 func isGone(path string) bool {
@@ -153,16 +167,15 @@ func (s *Service) mind() {
 
 // stillForgotten tells whether to look again; it ends the shim if nobody is left to come back.
 func (s *Service) stillForgotten() bool {
+	s.forgetBundles()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.isForgotten() {
 		s.minded = false
 		return false
 	}
-	for path := range s.bundles {
-		if !isGone(path) {
-			return true
-		}
+	if len(s.bundles) > 0 {
+		return true
 	}
 	s.log.Info("nobody needs this shim any more: no container, no client, no bundle")
 	s.end()
