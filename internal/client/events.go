@@ -62,6 +62,13 @@ func ListenEvents(path string) (*Events, error) {
 // Address returns the path of the socket, which is what TTRPC_ADDRESS holds.
 func (e *Events) Address() string { return e.path }
 
+// Count returns how many events have arrived, whatever became of them.
+func (e *Events) Count() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return len(e.arrivals)
+}
+
 // All returns the accepted events in the order of their arrival: what a manager would have seen.
 func (e *Events) All() []Event {
 	var accepted []Event

@@ -213,7 +213,9 @@ func (c *containerd) kill(t *testing.T) { c.end(t, syscall.SIGKILL) }
 
 func (c *containerd) end(t *testing.T, sig syscall.Signal) {
 	t.Helper()
-	c.events.stop()
+	if c.events != nil { // else it has not got so far
+		c.events.stop()
+	}
 	if err := c.daemon.Process.Signal(sig); err != nil {
 		t.Fatal(err)
 	}
