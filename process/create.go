@@ -2,9 +2,11 @@ package process
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/containerd/containerd/api/events"
 	"github.com/containerd/containerd/api/types"
@@ -22,6 +24,9 @@ import (
 // createLimit bounds the runtime's create, which runs hooks too but is waited for by a client
 // with a deadline of its own.
 const createLimit = Exec
+
+// groupLimit is how long the processes that a killed runtime has left may take to die.
+const groupLimit = 2 * time.Second
 
 // Create creates a container and its init process, which then waits for Start. If it fails,
 // nothing is left and no event was logged. With a checkpoint nothing runs yet: the pid is 0.
@@ -147,6 +152,9 @@ func (c *Container) createInit(ctx context.Context, io *stdio.IO, undo *undoList
 		NoPivot: c.cfg.NoPivot, NoNewKeyring: c.cfg.NoNewKeyring,
 	})
 	if err != nil {
+		if failure := (*runc.Error)(nil); errors.As(err, &failure) && failure.Unfinished() {
+			undo.add(func() error { return c.removeGroups(ctx) })
+		}
 		return err
 	}
 	undo.add(func() error {
@@ -166,6 +174,14 @@ func (c *Container) createInit(ctx context.Context, io *stdio.IO, undo *undoList
 		return nil
 	})
 	return nil
+}
+
+// removeGroups removes the control groups that a killed runtime has made and noted nowhere. In them may
+// be a process that ends because the runtime has.
+func (c *Container) removeGroups(ctx context.Context) error {
+	limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), groupLimit)
+	defer cancel()
+	return cgroup.Remove(limited, c.spec.CgroupsPath)
 }
 
 func streamsOf(io *stdio.IO) runc.Streams {

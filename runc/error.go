@@ -58,6 +58,10 @@ func (e *Error) Error() string {
 	return "OCI runtime " + e.Op + " failed: " + e.Message
 }
 
+// Unfinished tells that the runtime had no time to clean up: it may have left what it had told nobody
+// of yet, such as control groups.
+func (e *Error) Unfinished() bool { return e.leftover }
+
 // Unwrap returns the kinds that e matches.
 func (e *Error) Unwrap() []error {
 	if e.Kind == nil {

@@ -17,9 +17,11 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"holdfast/internal/cgroup"
 	"holdfast/internal/mount"
 	"holdfast/internal/reaper"
 	"holdfast/process"
+	"holdfast/runc"
 )
 
 // Managers kill a delete that takes five seconds (contract 2.2). Within that the runtime has to
@@ -28,6 +30,7 @@ const (
 	runtimeLimit = 3500 * time.Millisecond
 	cleanLimit   = 4500 * time.Millisecond
 	alarmAfter   = 4700 * time.Millisecond
+	groupLimit   = time.Second // for processes of a killed runtime to die
 )
 
 const (
@@ -195,10 +198,14 @@ func (c container) end(ctx context.Context) error {
 	o, note := LoadOptions(c.bundle)
 	rt := newRuntime(o, c.namespace, c.id, c.bundle)
 	init := c.proveCgroup(c.initPid())
+	ended := exists(filepath.Join(c.bundle, process.ExitFile))
 	if init == nil && isRunc(rt.Binary) && !exists(filepath.Join(rt.Root, c.id)) {
 		// runc keeps its state there, and would only say that it knows no such container. This is
 		// what follows every normal deletion, so it had better be cheap.
-		return note
+		if ended {
+			return note
+		}
+		return errors.Join(note, c.removeGroups(ctx))
 	}
 	// First, since a runtime whose processes do not die uses up all the time that there is.
 	left, killErr := killLeft(init)
@@ -211,7 +218,25 @@ func (c container) end(ctx context.Context) error {
 	if err != nil {
 		err = fmt.Errorf("cannot delete container %s: %w", c.id, err)
 	}
+	if !ended {
+		err = errors.Join(err, c.removeGroups(limited))
+	}
 	return errors.Join(note, err, killErr)
+}
+
+// removeGroups removes the control groups of a container that a killed runtime has made and noted
+// nowhere.
+func (c container) removeGroups(ctx context.Context) error {
+	spec, err := runc.ReadSpec(c.bundle)
+	if err != nil {
+		return nil // without a bundle there was no create
+	}
+	limited, cancel := context.WithTimeout(ctx, groupLimit)
+	defer cancel()
+	if err := cgroup.Remove(limited, spec.CgroupsPath); err != nil {
+		return fmt.Errorf("cannot remove what is left of container %s: %w", c.id, err)
+	}
+	return nil
 }
 
 // isRunc tells whether the runtime's binary is runc itself.

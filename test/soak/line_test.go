@@ -85,16 +85,10 @@ func (c *line) callWithin(ctx context.Context, op operation, id string, do func(
 	if c.wasCut(s, err) {
 		c.pod.world.count(op, "cut", took)
 		c.pod.world.note(id, op, began, errLost)
-		if op == create {
-			c.pod.world.cutShort(id) // perhaps: the answer is not known
-		}
 		return errLost
 	}
 	c.pod.world.count(op, code(err).String(), took)
 	c.pod.world.note(id, op, began, err)
-	if op == create && code(err) == codes.Aborted {
-		c.pod.world.cutShort(id) // by a delete, for which the shim kills the runtime
-	}
 	if took > slow && op != wait {
 		c.pod.world.t.Logf("%s of %s took %v; before that\n%s", op, id, took.Round(time.Millisecond), c.pod.world.story(id))
 	}
@@ -178,7 +172,6 @@ type tally struct {
 	slowest map[operation]time.Duration
 	acts    map[string]int  // of vandals
 	victims map[string]int  // how many runtimes of a container were killed
-	creates map[string]bool // containers whose creation was ended by a kill of the runtime
 	unquiet map[string]bool // containers that were killed or paused, or will end by themselves
 	stories map[string][]string
 }
@@ -186,7 +179,7 @@ type tally struct {
 func newTally() tally {
 	return tally{
 		mu: &sync.Mutex{}, answers: map[operation]map[string]int{}, slowest: map[operation]time.Duration{},
-		acts: map[string]int{}, victims: map[string]int{}, creates: map[string]bool{}, unquiet: map[string]bool{}, stories: map[string][]string{},
+		acts: map[string]int{}, victims: map[string]int{}, unquiet: map[string]bool{}, stories: map[string][]string{},
 	}
 }
 
@@ -229,21 +222,6 @@ func (y tally) strike(id, verb string) {
 	y.mu.Lock()
 	defer y.mu.Unlock()
 	y.victims[id]++
-	y.creates[id] = y.creates[id] || verb == "create"
-}
-
-// cutShort notes that the shim has killed a runtime which created a container.
-func (y tally) cutShort(id string) {
-	y.mu.Lock()
-	defer y.mu.Unlock()
-	y.creates[id] = true
-}
-
-// killedCreate says whether a runtime was killed that created the container.
-func (y tally) killedCreate(id string) bool {
-	y.mu.Lock()
-	defer y.mu.Unlock()
-	return y.creates[id]
 }
 
 // struck returns how many runtimes of a container were killed so far.

@@ -180,32 +180,14 @@ func (p *pod) leave(l *life, c *line) {
 }
 
 // removeBundle removes the bundle of a container that was deleted, and checks that its cgroups are
-// gone. A runc that is killed while it creates a container leaves cgroups that it has told nobody
-// of, and for a moment a process that makes its root directory: then both are removed here.
+// gone.
 func (p *pod) removeBundle(l *life) {
-	killed := p.world.killedCreate(l.id)
-	for end := time.Now().Add(limit); ; time.Sleep(5 * time.Millisecond) {
-		left := p.world.groups(l.id)
-		if len(left) > 0 && killed {
-			p.world.act("the cgroups of a killed create were left")
-		}
-		var removed []error
-		for _, dir := range left {
-			if err := os.Remove(dir); err != nil && killed {
-				removed = append(removed, err)
-			}
-		}
-		err := errors.Join(append(removed, os.RemoveAll(l.bundle))...)
-		switch {
-		case len(left) > 0 && !killed:
-			err = fmt.Errorf("its cgroups are left: %v", left)
-		case err == nil:
-			return
-		case killed && time.Now().Before(end):
-			continue
-		}
+	err := os.RemoveAll(l.bundle)
+	if left := p.world.groups(l.id); len(left) > 0 {
+		err = errors.Join(err, fmt.Errorf("its cgroups are left: %v", left))
+	}
+	if err != nil {
 		p.world.t.Errorf("%s was deleted: %v; before that\n%s", l.id, err, p.world.story(l.id))
-		return
 	}
 }
 

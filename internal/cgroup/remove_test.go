@@ -1,0 +1,99 @@
+package cgroup
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// left returns which groups of the sandbox are there.
+func (s *sandbox) left() (left []string) {
+	for _, dir := range s.dirs {
+		if _, err := os.Stat(dir); err == nil {
+			left = append(left, dir)
+		}
+	}
+	return left
+}
+
+func TestEmptyGroupsAreRemovedByTheirPath(t *testing.T) {
+	s := newSandbox(t, false)
+	if err := Remove(t.Context(), "/"+s.name); err != nil {
+		t.Error(err)
+	}
+	if left := s.left(); len(left) > 0 {
+		t.Errorf("left: %v", left)
+	}
+	if err := Remove(t.Context(), "/"+s.name); err != nil {
+		t.Errorf("again: %v", err)
+	}
+}
+
+func TestRemovalWaitsForTheLastProcess(t *testing.T) {
+	s := newSandbox(t, false)
+	p := s.run("exec sleep 1000")
+	short, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if err := Remove(short, "/"+s.name); !errors.Is(err, unix.EBUSY) {
+		t.Errorf("with a process: %v", err)
+	}
+	if !alive(p.Process.Pid) {
+		t.Error("the process has died")
+	}
+	done := make(chan error)
+	go func() { done <- Remove(t.Context(), "/"+s.name) }()
+	time.AfterFunc(20*time.Millisecond, func() { _ = p.Process.Kill() })
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if left := s.left(); len(left) > 0 {
+		t.Errorf("left: %v", left)
+	}
+}
+
+func TestGroupsWithGroupsAreNotRemoved(t *testing.T) {
+	s := newSandbox(t, false)
+	for _, dir := range s.dirs {
+		s.mkdir(filepath.Join(dir, "below"))
+	}
+	short, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if err := Remove(short, "/"+s.name); err == nil {
+		t.Error("no error")
+	}
+	if left := s.left(); len(left) != len(s.dirs) {
+		t.Errorf("only %v are left", left)
+	}
+}
+
+func TestPathsOfSpecsAreFoundInEachHierarchy(t *testing.T) {
+	ours := []membership{{controllers: []string{"memory"}, path: "/us"}, {controllers: []string{"name=systemd"}, path: "/"}, {unified: true, path: "/us/two"}}
+	mounts := []mount{
+		{options: []string{"rw", "memory"}, root: "/", point: "/c/memory"},
+		{options: []string{"rw", "name=systemd"}, root: "/", point: "/c/systemd"},
+		{unified: true, root: "/us", point: "/c/unified"},
+	}
+	for path, want := range map[string][]string{
+		"/a/b":       {"/c/memory/a/b", "/c/systemd/a/b", "/c/unified/a/b"},
+		"/a/../../b": {"/c/memory/b", "/c/systemd/b", "/c/unified/b"},
+		"a":          {"/c/memory/us/a", "/c/systemd/a", "/c/unified/two/a"},
+		"/":          nil,
+		"..":         nil,
+	} {
+		got := named(path, ours, mounts)
+		if len(got) != len(want) {
+			t.Errorf("%q is at %q, want %q", path, got, want)
+			continue
+		}
+		for i := range got {
+			if got[i] != want[i] {
+				t.Errorf("%q is at %q, want %q", path, got, want)
+			}
+		}
+	}
+}
