@@ -9,7 +9,7 @@
 //     waits for its turn too. Start before exit is the order in which the turn was taken.
 //  3. One life per process. One goroutine per live process lasts from its birth to its logged
 //     exit, and its straight-line code is the order that is promised: wait for the child, join
-//     the OOM watch, kill what is left, wait for the execs, record the exit, log it.
+//     the OOM watch, record the exit, kill what is left, wait for the execs, log the exit.
 //
 // Three words are our own. The turn is the right to change a process. The life is its
 // goroutine. The gate counts the execs that live in a container, and can be closed for good:

@@ -30,6 +30,7 @@ type execProcess struct {
 	*process
 	cfg    ExecConfig
 	delete flight
+	kills  uint64 // for want of memory in the container, before the exec began
 }
 
 // Exec adds an exec process, which waits for Start. An id may be used again once it is deleted.
@@ -132,6 +133,7 @@ func (c *Container) run(ctx context.Context, e *execProcess) (*reaper.Child, err
 	if err != nil {
 		return nil, errors.Join(err, io.Close())
 	}
+	e.kills = c.watch.Kills()
 	limited, cancel := detach(ctx, Exec)
 	defer cancel()
 	child, console, err := c.cfg.Runtime.Exec(limited, runc.ExecConfig{
@@ -165,7 +167,7 @@ func (c *Container) deleteExec(ctx context.Context, id string) (int, reaper.Exit
 	exit, err := e.delete.join(ctx, func() (reaper.Exit, error) {
 		ctx, cancel := context.WithTimeout(context.Background(), limits[Delete])
 		defer cancel()
-		err := e.do(ctx, Delete, func() error { return e.free(ctx) }, func() {
+		err := e.do(ctx, Delete, func() error { return errors.Join(e.free(ctx), forget(c.cfg.Bundle, execExitFile(id))) }, func() {
 			e.finish(reaper.Exit{})
 			c.drop(id)
 		})

@@ -38,7 +38,7 @@ func (c *Container) live(child *reaper.Child) {
 	if c.watch != nil {
 		c.watch.Close()
 	}
-	c.record(exit)
+	c.record(ExitFile, child.Pid(), exit, c.cause(exit))
 	c.reach(recorder.ExitRecorded)
 	c.killRest()
 	c.await(empty)
@@ -79,6 +79,8 @@ func (c *Container) liveExec(e *execProcess, child *reaper.Child) {
 	exit := child.Exit()
 	c.reachExec(recorder.ExecExitReaped, e)
 	e.stdio().Exited()
+	c.record(execExitFile(e.cfg.ID), child.Pid(), exit, c.causeOfExec(e, exit))
+	c.reachExec(recorder.ExecExitRecorded, e)
 	err := e.do(context.Background(), Exit, nil, func() {
 		c.cfg.Events.Append(taskExit(c.cfg.ID, e.cfg.ID, child.Pid(), exit))
 		c.reachExec(recorder.ExecExitLogged, e)

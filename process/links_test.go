@@ -25,7 +25,11 @@ func TestExitIsRecordedThroughNoLinkOrFIFO(t *testing.T) {
 			if err := os.WriteFile(elsewhere, []byte("untouched"), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			for _, name := range []string{ExitFile, ExitFile + ".tmp", oomFile} {
+			f.addExec(t, "e")
+			if _, err := f.Start(t.Context(), "e"); err != nil {
+				t.Fatal(err)
+			}
+			for _, name := range []string{ExitFile, ExitFile + ".tmp", "exit.e.json", "exit.e.json.tmp", oomFile} {
 				if err := put(filepath.Join(f.Bundle(), name), elsewhere); err != nil {
 					t.Fatal(err)
 				}
@@ -34,6 +38,7 @@ func TestExitIsRecordedThroughNoLinkOrFIFO(t *testing.T) {
 			go func() {
 				defer close(done)
 				f.killedForMemory()
+				f.runtime.die("e", 4)
 				f.runtime.die("", 3)
 				if _, err := f.Wait(t.Context(), ""); err != nil {
 					t.Error(err)
@@ -44,7 +49,7 @@ func TestExitIsRecordedThroughNoLinkOrFIFO(t *testing.T) {
 			case <-time.After(10 * time.Second):
 				t.Fatal("the exit waits for who reads a FIFO")
 			}
-			for _, name := range []string{ExitFile, oomFile} {
+			for _, name := range []string{ExitFile, "exit.e.json", oomFile} {
 				if info, err := os.Lstat(filepath.Join(f.Bundle(), name)); err != nil || info.Mode() != 0o600 {
 					t.Errorf("%s is %v, %v", name, info, err)
 				}

@@ -12,9 +12,9 @@ import (
 	"holdfast/internal/reaper"
 )
 
-// Files in the bundle that tell how the container has ended.
+// Files in the bundle that tell how processes have ended.
 const (
-	ExitFile = "exit.json" // an ExitRecord
+	ExitFile = "exit.json" // an ExitRecord, of the init process
 	oomFile  = "oom"       // its being there says it: CRI-O has no other way to learn of it (managers.md)
 )
 
@@ -33,6 +33,7 @@ type ExitRecord struct {
 const (
 	causeRequest = "request" // a client of ours has had it sent
 	causeOOM     = "oom"     // the kernel, for want of memory
+	causeInit    = "init"    // of an exec: the end of the container
 	causeOutside = "outside" // somebody else, the container itself perhaps
 )
 
@@ -49,25 +50,42 @@ func (c *Container) cause(exit reaper.Exit) string {
 	return causeOutside
 }
 
-// record writes how the container has ended.
-func (c *Container) record(exit reaper.Exit) {
-	err := writeExitRecord(c.cfg.Bundle, ExitRecord{
-		Timestamp: exit.At, Pid: int32(c.init.info().Pid), Status: int32(exit.Status), //nolint:gosec // below 2^22 and 256
-		Signal: int(exit.Signal), CoreDumped: exit.Core, Cause: c.cause(exit),
+// causeOfExec tells where the signal that has ended an exec came from; "" if none has.
+func (c *Container) causeOfExec(e *execProcess, exit reaper.Exit) string {
+	switch {
+	case exit.Signal == 0:
+		return ""
+	case e.wasAsked(exit.Signal):
+		return causeRequest
+	case exit.Signal == killSignal && c.gate.closed():
+		return causeInit
+	case exit.Signal == killSignal && c.watch.Kills() > e.kills:
+		return causeOOM
+	}
+	return causeOutside
+}
+
+// execExitFile is like ExitFile, of an exec: from its exit until it is deleted.
+func execExitFile(id string) string { return "exit." + id + ".json" }
+
+// record writes how a process has ended.
+func (c *Container) record(file string, pid int, exit reaper.Exit, cause string) {
+	err := writeExitRecord(filepath.Join(c.cfg.Bundle, file), ExitRecord{
+		Timestamp: exit.At, Pid: int32(pid), Status: int32(exit.Status), //nolint:gosec // below 2^22 and 256
+		Signal: int(exit.Signal), CoreDumped: exit.Core, Cause: cause,
 	})
 	if err != nil {
-		c.cfg.Log.Warn("exit not recorded; if the shim dies now its status is lost", "task", c.cfg.ID, "err", err)
+		c.cfg.Log.Warn("exit not recorded; if the shim dies now its status is lost", "task", c.cfg.ID, "file", file, "err", err)
 	}
 }
 
-// writeExitRecord replaces exit.json in one step. It does not fsync: the bundle is on a tmpfs as
+// writeExitRecord replaces a record in one step. It does not fsync: the bundle is on a tmpfs as
 // a rule, and a crash of the machine ends the container anyway (demand.md 142).
-func writeExitRecord(bundle string, record ExitRecord) error {
+func writeExitRecord(path string, record ExitRecord) error {
 	content, err := json.Marshal(record)
 	if err != nil {
 		return fmt.Errorf("encode exit record: %w", err)
 	}
-	path := filepath.Join(bundle, ExitFile)
 	tmp := path + ".tmp"
 	if err := writeNew(tmp, content); err != nil {
 		return fmt.Errorf("write exit record: %w", err)
@@ -95,10 +113,13 @@ func writeNew(path string, content []byte) error {
 // forgetExit removes what an earlier container in the same bundle has left, or it would be taken for
 // the end of the next one.
 func forgetExit(bundle string) error {
-	for _, name := range []string{ExitFile, oomFile} {
-		if err := os.Remove(filepath.Join(bundle, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("remove an old exit record: %w", err)
-		}
+	return errors.Join(forget(bundle, ExitFile), forget(bundle, oomFile))
+}
+
+// forget removes a record, if it is there.
+func forget(bundle, file string) error {
+	if err := os.Remove(filepath.Join(bundle, file)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove an exit record: %v", err) //nolint:errorlint // no errno that ttrpc would take for another error
 	}
 	return nil
 }

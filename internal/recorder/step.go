@@ -25,6 +25,7 @@ const (
 	ExitAlone
 	ExitLogged
 	ExecExitReaped
+	ExecExitRecorded
 	ExecExitLogged
 	DeleteBegun
 	DeleteRan
@@ -49,33 +50,34 @@ type Label struct {
 func (l Label) Name() string { return l.Op + "-" + strconv.Itoa(l.N) }
 
 var labels = [numSteps]Label{
-	CreateBegun:     {"create", 1, "request accepted, options saved"},
-	CreateMounted:   {"create", 2, "rootfs mounted"},
-	CreateOpened:    {"create", 3, "stdio opened"},
-	CreateRan:       {"create", 4, "runtime has created"},
-	CreateConnected: {"create", 5, "stdio connected, memory watched"},
-	CreateLogged:    {"create", 6, "event logged"},
-	StartBegun:      {"start", 1, "turn taken"},
-	StartRan:        {"start", 2, "runtime has started"},
-	StartLogged:     {"start", 3, "event logged"},
-	ExecBegun:       {"exec", 1, "turn taken"},
-	ExecOpened:      {"exec", 2, "stdio opened"},
-	ExecRan:         {"exec", 3, "runtime has run it"},
-	ExecLogged:      {"exec", 4, "event logged"},
-	ExitReaped:      {"exit", 1, "init process reaped"},
-	ExitRecorded:    {"exit", 2, "record written"},
-	ExitAlone:       {"exit", 3, "execs gone"},
-	ExitLogged:      {"exit", 4, "event logged"},
-	ExecExitReaped:  {"execexit", 1, "exec process reaped"},
-	ExecExitLogged:  {"execexit", 2, "event logged"},
-	DeleteBegun:     {"delete", 1, "turn taken"},
-	DeleteRan:       {"delete", 2, "runtime has deleted, stdio closed"},
-	DeleteUnmounted: {"delete", 3, "rootfs unmounted"},
-	DeleteLogged:    {"delete", 4, "event logged"},
-	ShutdownBegun:   {"shutdown", 1, "nothing left to do"},
-	ShutdownHidden:  {"shutdown", 2, "socket removed"},
-	ShutdownServed:  {"shutdown", 3, "last answers written"},
-	ShutdownFlushed: {"shutdown", 4, "events flushed"},
+	CreateBegun:      {"create", 1, "request accepted, options saved"},
+	CreateMounted:    {"create", 2, "rootfs mounted"},
+	CreateOpened:     {"create", 3, "stdio opened"},
+	CreateRan:        {"create", 4, "runtime has created"},
+	CreateConnected:  {"create", 5, "stdio connected, memory watched"},
+	CreateLogged:     {"create", 6, "event logged"},
+	StartBegun:       {"start", 1, "turn taken"},
+	StartRan:         {"start", 2, "runtime has started"},
+	StartLogged:      {"start", 3, "event logged"},
+	ExecBegun:        {"exec", 1, "turn taken"},
+	ExecOpened:       {"exec", 2, "stdio opened"},
+	ExecRan:          {"exec", 3, "runtime has run it"},
+	ExecLogged:       {"exec", 4, "event logged"},
+	ExitReaped:       {"exit", 1, "init process reaped"},
+	ExitRecorded:     {"exit", 2, "record written"},
+	ExitAlone:        {"exit", 3, "execs gone"},
+	ExitLogged:       {"exit", 4, "event logged"},
+	ExecExitReaped:   {"execexit", 1, "exec process reaped"},
+	ExecExitRecorded: {"execexit", 2, "record written"},
+	ExecExitLogged:   {"execexit", 3, "event logged"},
+	DeleteBegun:      {"delete", 1, "turn taken"},
+	DeleteRan:        {"delete", 2, "runtime has deleted, stdio closed"},
+	DeleteUnmounted:  {"delete", 3, "rootfs unmounted"},
+	DeleteLogged:     {"delete", 4, "event logged"},
+	ShutdownBegun:    {"shutdown", 1, "nothing left to do"},
+	ShutdownHidden:   {"shutdown", 2, "socket removed"},
+	ShutdownServed:   {"shutdown", 3, "last answers written"},
+	ShutdownFlushed:  {"shutdown", 4, "events flushed"},
 }
 
 // Labels returns those of all steps.
