@@ -36,7 +36,7 @@ const (
 )
 
 // limit bounds one run, the making of the machine's disk included.
-const limit = 15 * time.Minute
+const limit = 22 * time.Minute
 
 // suites are the test binaries to run and the tests of each. They run one after the other in one
 // boot, since a boot costs as much as many tests.
@@ -92,7 +92,7 @@ func TestInMachine(t *testing.T) {
 		script += "echo '" + s.pkg + "'; cd /mnt/t/" + name + "; ./tests -test.v -test.run '" + s.tests + "' || failed=1\n"
 	}
 	script += "exit $failed\n"
-	out := inMachine(t, ctx, root, vmrun, "-t", "780", "-s", dir+":/mnt/t", "-e", "HOLDFAST_TEST_BINARIES=/mnt/t",
+	out := inMachine(t, ctx, root, vmrun, "-t", "1200", "-s", dir+":/mnt/t", "-e", "HOLDFAST_TEST_BINARIES=/mnt/t",
 		"-w", "/tmp", "--", "sh", "-c", script)
 	if !strings.Contains(out, "--- PASS") {
 		t.Errorf("nothing ran:\n%s", out)
