@@ -24,10 +24,12 @@ import (
 type containerd struct {
 	version   string
 	namespace string // also the name of our parent cgroup and of runc's root, which all tests share
+	tasks     string // the namespace of the tasks: that, or with cri Kubernetes' own
 	dir       string // everything containerd writes
 	socket    string
 	isolated  bool // in a mount namespace of its own, see isolate
 	crashes   bool // shims are going to be killed, see crashes
+	cri       bool // with the interface for the kubelet, see withCRI
 
 	conn   *grpc.ClientConn
 	events *events
@@ -50,6 +52,9 @@ func isolate(c *containerd) { c.isolated = true }
 // crashes says that the test kills shims. What a shim's end leaves out containerd makes up, and
 // some of it twice (contract 2.3), so that the order of the events is not checked.
 func crashes(c *containerd) { c.crashes = true }
+
+// withCRI has containerd serve the kubelet's interface, with our shim for all pods.
+func withCRI(c *containerd) { c.cri, c.tasks = true, "k8s.io" }
 
 // running holds every containerd that a test is using.
 var running sync.Map
@@ -81,6 +86,7 @@ func launch(t *testing.T, version string, options ...option) *containerd {
 		dir:       dir,
 		socket:    filepath.Join(dir, "c.sock"),
 	}
+	c.tasks = c.namespace
 	for _, set := range options {
 		set(c)
 	}
@@ -140,8 +146,7 @@ func (c *containerd) configure(t *testing.T) {
 version = 2
 root = "%[1]s/root"
 state = "%[1]s/state"
-disabled_plugins = [
-	"io.containerd.grpc.v1.cri",
+disabled_plugins = [%[3]s
 	"io.containerd.internal.v1.tracing",
 	"io.containerd.nri.v1.nri",
 	"io.containerd.tracing.processor.v1.otlp",
@@ -152,7 +157,10 @@ address = "%[2]s"
 level = "debug"
 [plugins."io.containerd.internal.v1.opt"]
 path = "%[1]s/opt"
-`, c.dir, c.socket)
+`, c.dir, c.socket, map[bool]string{false: `"io.containerd.grpc.v1.cri",`}[c.cri])
+	if c.cri {
+		config += c.criConfig()
+	}
 	if err := os.WriteFile(filepath.Join(c.dir, "config.toml"), []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -202,7 +210,7 @@ func (c *containerd) start(t *testing.T) {
 		_, err := version.NewVersionClient(c.conn).Version(ctx, &emptypb.Empty{})
 		return err
 	})
-	c.events = follow(t, c.conn, c.namespace, c.events)
+	c.events = follow(t, c.conn, c.tasks, c.events)
 }
 
 // stop ends the daemon as an administrator would. Containers live on.
@@ -247,7 +255,7 @@ func (c *containerd) named() []string {
 
 // bundle returns the directory of a container's bundle.
 func (c *containerd) bundle(id string) string {
-	return filepath.Join(c.dir, "state", "io.containerd.runtime.v2.task", c.namespace, id)
+	return filepath.Join(c.dir, "state", "io.containerd.runtime.v2.task", c.tasks, id)
 }
 
 // finish is the end of every test with a containerd: nothing may be left.

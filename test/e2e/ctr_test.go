@@ -22,7 +22,7 @@ type result struct {
 
 // command returns the command line of ctr for this containerd.
 func (c *containerd) command(args ...string) []string {
-	ctr := []string{c.tool("ctr"), "--address", c.socket, "--namespace", c.namespace}
+	ctr := []string{c.tool("ctr"), "--address", c.socket, "--namespace", c.tasks}
 	return append(ctr, args...)
 }
 

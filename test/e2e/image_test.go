@@ -42,7 +42,7 @@ func writeImage(path string) error {
 	config := a.blob("application/vnd.oci.image.config.v1+json", encode(map[string]any{
 		"os":           "linux",
 		"architecture": goruntime.GOARCH,
-		"config":       map[string]any{"Env": []string{"PATH=/bin"}},
+		"config":       map[string]any{"Env": []string{"PATH=/bin"}, "Cmd": []string{"/bin/sleep", "1000000"}},
 		"rootfs":       map[string]any{"type": "layers", "diff_ids": []string{layerBlob.Digest}},
 	}))
 	manifest := a.blob("application/vnd.oci.image.manifest.v1+json", encode(map[string]any{

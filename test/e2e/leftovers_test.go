@@ -30,6 +30,7 @@ func (c *containerd) leftovers() error {
 	for _, pattern := range []string{
 		c.bundle("*"),
 		filepath.Join("/run/containerd/runc", c.namespace, "*"),
+		filepath.Join(c.dir, "runc", c.tasks, "*"),
 		filepath.Join("/sys/fs/cgroup", c.namespace, "*", "cgroup.procs"),
 		filepath.Join("/sys/fs/cgroup/*", c.namespace, "*", "cgroup.procs"),
 	} {
@@ -53,7 +54,7 @@ func (c *containerd) leftovers() error {
 // shimSocket returns where the shim of a container or group listens (contract 1.6): tests and
 // tools compute the path themselves, so it is part of the interface.
 func (c *containerd) shimSocket(group string) string {
-	sum := sha256.Sum256([]byte(filepath.Join(c.socket, c.namespace, group)))
+	sum := sha256.Sum256([]byte(filepath.Join(c.socket, c.tasks, group)))
 	return fmt.Sprintf("/run/containerd/s/%x", sum)
 }
 
