@@ -1,6 +1,9 @@
 package model
 
-// liveInit is the life of the init process: a goroutine whose steps follow one another.
+// A life is a goroutine that lasts from the birth of a process to its logged exit. Its steps follow
+// one another.
+
+// liveInit is the life of the init process.
 func (m *moves) liveInit() {
 	s := m.now
 	next := func(what string, to stage, do func(*state)) {
@@ -18,11 +21,7 @@ func (m *moves) liveInit() {
 			}
 		})
 	case records:
-		if m.heeds(RecordComesFirst) {
-			next("records the exit", kills, func(s *state) { s.recorded = true })
-		} else {
-			next("goes on", kills, func(*state) {})
-		}
+		next("records the exit", kills, func(s *state) { s.init.recorded = m.heeds(RecordComesFirst) })
 	case kills:
 		next("kills the execs that are left", leaves, func(s *state) {
 			if s.exec.named && m.heeds(RestIsKilled) {
@@ -33,24 +32,6 @@ func (m *moves) liveInit() {
 		if s.inside == 0 || !m.heeds(ExitWaitsForExecs) {
 			next("finds nobody inside", asks, func(*state) {})
 		}
-	case asks:
-		if m.free(s.init, ExitTakesTheTurn) {
-			next("changes the status", logs, func(s *state) {
-				m.take(&s.init, ExitTakesTheTurn)
-				s.init.status = stopped
-				if !m.heeds(LogComesBeforeWaiters) {
-					s.init.done = true
-				}
-			})
-		}
-	case logs:
-		next("logs the exit", wakes, func(s *state) { s.queue.push(exitEvent); s.abandoned = true })
-	case wakes:
-		next("wakes waiters", gives, func(s *state) {
-			s.init.done = true
-			m.give(&s.init, ExitTakesTheTurn)
-			s.recorded = true
-		})
 	case gives:
 		if !s.exec.turn {
 			next("gives up what was never started", over, func(s *state) {
@@ -59,44 +40,76 @@ func (m *moves) liveInit() {
 				}
 			})
 		}
+	default:
+		m.exit("init's life", s.initLife, lifeEnd{
+			of:   func(s *state) *process { return &s.init },
+			at:   func(s *state) *stage { return &s.initLife },
+			log:  func(s *state) { s.queue.push(exitEvent); s.abandoned = true },
+			then: gives,
+		})
 	}
 }
 
 // liveExec is the life of the exec.
 func (m *moves) liveExec() {
 	s := m.now
+	early := !m.heeds(ExecLeavesAfterItsExitIsLogged)
 	next := func(what string, to stage, do func(*state)) {
 		m.will("the exec's life "+what, func(s *state) { do(s); s.execLife = to })
 	}
-	leave := func(s *state, yes bool) {
-		if yes {
+	leave := func(s *state, now bool) {
+		if now {
 			s.inside--
 		}
 	}
-	switch early := !m.heeds(ExecLeavesAfterItsExitIsLogged); s.execLife {
+	switch s.execLife {
 	case awaits:
 		if s.exec.body == reaped {
-			next("sees its exit", asks, func(s *state) { leave(s, early) })
+			next("records the exit", asks, func(s *state) {
+				s.exec.recorded = m.heeds(RecordComesFirst)
+				leave(s, early)
+			})
 		}
+	case leaves:
+		next("leaves", over, func(s *state) { leave(s, !early) })
+	default:
+		m.exit("the exec's life", s.execLife, lifeEnd{
+			of:   func(s *state) *process { return &s.exec },
+			at:   func(s *state) *stage { return &s.execLife },
+			log:  func(s *state) { s.queue.push(execExitEvent) },
+			then: leaves,
+		})
+	}
+}
+
+// lifeEnd is what is different in the ends of two lives.
+type lifeEnd struct {
+	of   func(*state) *process
+	at   func(*state) *stage
+	log  func(*state)
+	then stage
+}
+
+// exit is how an exit becomes known: under the turn the status changes, the event is logged, waiters
+// are woken.
+func (m *moves) exit(who string, at stage, e lifeEnd) {
+	switch at {
 	case asks:
-		if m.free(s.exec, ExitTakesTheTurn) {
-			next("changes the status", logs, func(s *state) {
-				m.take(&s.exec, ExitTakesTheTurn)
-				s.exec.status = stopped
-				if !m.heeds(LogComesBeforeWaiters) {
-					s.exec.done = true
-				}
+		if m.free(*e.of(&m.now), ExitTakesTheTurn) {
+			m.will(who+" changes the status", func(s *state) {
+				p := e.of(s)
+				m.take(p, ExitTakesTheTurn)
+				p.status, p.done, *e.at(s) = stopped, !m.heeds(LogComesBeforeWaiters), logs
 			})
 		}
 	case logs:
-		next("logs the exit", wakes, func(s *state) { s.queue.push(execExitEvent) })
+		m.will(who+" logs the exit", func(s *state) { e.log(s); *e.at(s) = wakes })
 	case wakes:
-		next("wakes waiters", leaves, func(s *state) {
-			s.exec.done = true
-			m.give(&s.exec, ExitTakesTheTurn)
+		m.will(who+" wakes waiters", func(s *state) {
+			p := e.of(s)
+			p.done, p.recorded, *e.at(s) = true, true, e.then
+			m.give(p, ExitTakesTheTurn)
 		})
-	case leaves:
-		next("leaves", over, func(s *state) { leave(s, !early) })
 	}
 }
 

@@ -27,7 +27,7 @@ func (s *state) judge() promise {
 	switch {
 	case s.fault != 0:
 		return faults[s.fault]
-	case s.logged(exitEvent) && !s.recorded, s.init.done && !s.recorded:
+	case s.logged(exitEvent) && !s.init.recorded, s.logged(execExitEvent) && !s.exec.recorded:
 		return "the exit can be seen before it is recorded"
 	case s.init.done && !s.logged(exitEvent), s.exec.done && s.logged(execStartEvent) && !s.logged(execExitEvent):
 		return "waiters wake before the exit is logged"

@@ -6,7 +6,6 @@ type state struct {
 
 	init, exec process
 
-	recorded  bool  // exit.json is on disk
 	oom       stage // of the report that something was killed for want of memory
 	shut      bool  // the gate
 	inside    int8  // execs that the gate counts
@@ -38,8 +37,10 @@ type process struct {
 	named  bool // its pid is known to the reaper, which keeps its exit
 	status status
 	turn   bool // somebody has it
-	done   bool // the exit can be seen: Wait returns, whenever it was asked for
 	kill   stage
+
+	recorded bool // how it ended is on disk
+	done     bool // the exit can be seen: Wait returns, whenever it was asked for
 }
 
 // body is the process itself.
