@@ -23,7 +23,7 @@ STATICCHECK := go run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 export GORACE = atexit_sleep_ms=0
 
 .DEFAULT_GOAL := help
-.PHONY: help build install uninstall run test soak lint check bench clean
+.PHONY: help build install uninstall run test soak mutants lint check bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -63,6 +63,10 @@ soak: ## random operations while things fail, for MINUTES=2; SEED=n to repeat a 
 	@test/setup gcc runc
 	@HOLDFAST_SOAK=$(MINUTES)m HOLDFAST_SOAK_SEED=$(SEED) go test -v -count=1 -tags no_grpc -race \
 		-timeout $$(($(MINUTES) + 10))m ./test/soak
+
+mutants: ## break one rule of the code after the other: some test has to notice
+	@test/setup gcc
+	@HOLDFAST_MUTANTS=1 go test -count=1 -tags no_grpc -parallel 3 -timeout 20m -run TestEveryMutantIsCaught ./test/mutants
 
 lint: ## gofmt, go vet and staticcheck
 	@unformatted=$$(gofmt -l cmd internal oom process runc shim stdio test); \

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -129,5 +130,23 @@ func TestWhatStaysMakesSense(t *testing.T) {
 		if paused != (pauses == 1) {
 			t.Fatalf("paused: %v, and there are %d pauses", paused, pauses)
 		}
+	}
+}
+
+// An exec that was deleted unstarted has no exit; that of the next one with its id is not its own.
+func TestOnlyExecsThatHaveExitedAreLeftOut(t *testing.T) {
+	l := &EventLog{address: "nowhere", wake: make(chan struct{}, 1)}
+	l.Append(&events.TaskCreate{ContainerID: "c"})
+	l.Append(&events.TaskExecAdded{ContainerID: "c", ExecID: "e"})
+	l.Append(&events.TaskExecAdded{ContainerID: "c", ExecID: "e"})
+	l.Append(&events.TaskExecStarted{ContainerID: "c", ExecID: "e"})
+	l.Append(&events.TaskExit{ContainerID: "c", ID: "e"})
+	var topics []string
+	for _, e := range compact(l.queue) {
+		topics = append(topics, e.GetTopic())
+	}
+	want := []string{"/tasks/create", "/tasks/exec-added", "/tasks/exit"}
+	if !slices.Equal(topics, want) {
+		t.Errorf("left are %v, want %v", topics, want)
 	}
 }

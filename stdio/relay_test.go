@@ -130,6 +130,31 @@ func TestLinesShareRoomWhileNobodyReads(t *testing.T) {
 	})
 }
 
+// A line that finds the FIFO full is not dropped.
+func TestLastLineWaitsForRoom(t *testing.T) {
+	census(t)
+	out := mkfifo(t, "out")
+	s := openIO(t, Config{Stdout: out})
+	reader := client(t, out, unix.O_RDONLY)
+	fd, err := unix.Open(out, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	size, err := unix.FcntlInt(uintptr(fd), unix.F_GETPIPE_SZ, 0)
+	unix.Close(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := sh(t, s, fmt.Sprintf("head -c %d /dev/zero; sleep 0.2; echo last line", size))
+	exit(t, s, c)
+	time.Sleep(100 * time.Millisecond) // now the relay waits
+	got, err := io.ReadAll(reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	same(t, got, append(make([]byte, size), "last line\n"...))
+}
+
 func TestLastWordsWaitForAReader(t *testing.T) {
 	byMode(t, func(t *testing.T, direct bool) {
 		for _, shared := range []bool{false, true} {

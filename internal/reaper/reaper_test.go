@@ -197,6 +197,29 @@ func TestNamelessChildrenWaitForTheEndOfTheBirthAndAreThenReaped(t *testing.T) {
 	}
 }
 
+// Their signals have merged into one, or were spent while they had to wait.
+func TestAllWhoDiedDuringABirthAreReapedAtItsEnd(t *testing.T) {
+	var pids []int
+	_, err := Adopt(func() (int, error) {
+		for range 5 {
+			pid, err := runRuntime(1, true)
+			if err != nil {
+				t.Fatal(err)
+			}
+			pids = append(pids, pid)
+		}
+		return 0, io.ErrUnexpectedEOF
+	})
+	if !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("error %v, want the birth's own", err)
+	}
+	for _, pid := range pids {
+		if err := syscall.Kill(pid, 0); !errors.Is(err, syscall.ESRCH) {
+			t.Errorf("orphan %d is still there: %v", pid, err)
+		}
+	}
+}
+
 func TestAdoptRefusesWhatIsNotOurs(t *testing.T) {
 	c, err := Start(&Command{Path: "sleep", Args: []string{"60"}})
 	if err != nil {
