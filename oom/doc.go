@@ -8,7 +8,8 @@
 // thread, and none of the few inotify instances that a node has.
 //
 // What counts is oom_kill, not oom: with a limit on the pod, oom rises there, while oom_kill rises
-// in the container that lost a process (contract 9).
+// in the container that lost a process (contract 9). Whose limit it was is told by the groups above: in
+// version 2 by where oom rose, in version 1 by eventfds for those that have a limit.
 //
 // The life of the container owns the Watch: it calls Close when the init process has been reaped,
 // and whatever was killed has been reported when Close returns. The package does not know what a

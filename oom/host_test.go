@@ -186,15 +186,25 @@ func (c *container) says(t testing.TB, want string) {
 	}
 }
 
+// reports are those of a Watch.
+type reports struct {
+	atomic.Int32
+	limit atomic.Value // of the last
+}
+
 // watch opens a Watch of the container and counts its reports.
-func (c *container) watch(t testing.TB) (*Watch, *atomic.Int32) {
+func (c *container) watch(t testing.TB) (*Watch, *reports) {
 	t.Helper()
 	w, err := Open(c.group)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(w.Close)
-	reports := new(atomic.Int32)
-	w.Start(func() { reports.Add(1) })
-	return w, reports
+	r := &reports{}
+	r.limit.Store("none")
+	w.Start(func(limit string) {
+		r.limit.Store(limit)
+		r.Add(1)
+	})
+	return w, r
 }

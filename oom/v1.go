@@ -78,7 +78,7 @@ func (w *Watch) run1() {
 	if err != nil {
 		return // closed; cannot be before Close has joined us
 	}
-	for raw.Read(fired) == nil {
+	for raw.Read(w.fires) == nil {
 		if !w.chase(raw) {
 			return
 		}
@@ -92,6 +92,25 @@ func fired(fd uintptr) bool {
 	return err == nil && binary.NativeEndian.Uint64(events[:]) > 0
 }
 
+// fires is fired for the container's own eventfd.
+func (w *Watch) fires(fd uintptr) bool {
+	yes := fired(fd)
+	w.hit = w.hit || yes
+	return yes
+}
+
+// hasFired tells whether the container's own eventfd has fired since the last kill. It does not wait.
+func (w *Watch) hasFired() bool {
+	raw, err := w.wake.SyscallConn()
+	if err != nil {
+		return w.hit
+	}
+	if err := raw.Control(func(fd uintptr) { w.fires(fd) }); err != nil {
+		return w.hit
+	}
+	return w.hit
+}
+
 // chase looks at the counter until it has not risen for a while. It is false if there is no more
 // to come.
 func (w *Watch) chase(raw syscall.RawConn) bool {
@@ -100,7 +119,7 @@ func (w *Watch) chase(raw syscall.RawConn) bool {
 		if err != nil || !w.setDeadline(time.Now().Add(pause)) {
 			return false
 		}
-		again := raw.Read(fired)
+		again := raw.Read(w.fires)
 		if again != nil && !errors.Is(again, os.ErrDeadlineExceeded) {
 			return false
 		}
@@ -111,6 +130,8 @@ func (w *Watch) chase(raw syscall.RawConn) bool {
 	if _, err := w.look(); err != nil {
 		return false
 	}
+	w.hit = false
+	w.limits.forget()
 	return w.setDeadline(time.Time{})
 }
 

@@ -21,6 +21,11 @@ func (w *Watch) open2(dir string) error {
 	return nil
 }
 
+// lag is for how long the counter is read again and again once a limit was hit: the kernel counts that
+// first and the kill right after it, but does not wake us twice within 10 ms, and a group that systemd
+// removes may be gone by then.
+const lag = 50 * time.Millisecond
+
 // run2 reads the counter at once and whenever the poller wakes it. Reading it also arms the
 // next wake-up, so nothing that happens in between goes unnoticed.
 func (w *Watch) run2() {
@@ -28,16 +33,36 @@ func (w *Watch) run2() {
 	if err != nil {
 		return // closed; cannot be before Close has joined us
 	}
+	ooms := w.limits.ooms // that were followed
 	for {
-		var n uint64
+		var n counts
 		var gone error
 		err := raw.Read(func(fd uintptr) bool {
 			n, gone = countAt(fd)
-			return gone != nil || n > w.kills.Load()
+			return gone != nil || n.kills > w.kills.Load() || n.ooms > ooms
 		})
 		if err != nil || gone != nil {
 			return
 		}
-		w.rise(n)
+		if n.kills > w.kills.Load() {
+			w.rise(n)
+		} else if !w.follow() {
+			return
+		}
+		ooms = max(ooms, n.ooms)
 	}
+}
+
+// follow waits for the kill after a limit was hit, if there is one. It is false if there is no more
+// to come.
+func (w *Watch) follow() bool {
+	for until := time.Now().Add(lag); !w.closing.Load(); time.Sleep(time.Millisecond) {
+		if time.Now().After(until) {
+			return true
+		}
+		if rose, err := w.look(); rose || err != nil {
+			return err == nil
+		}
+	}
+	return true
 }

@@ -21,16 +21,18 @@ type Watch struct {
 	counter *os.File // memory.events or memory.oom_control; nil if there is nothing to watch
 	wake    *os.File // what the goroutine waits on: the counter itself, an eventfd, or nil
 
-	// kills is the highest count so far. The goroutine of Start writes it, and Close once that has
-	// ended.
-	kills atomic.Uint64
+	// kills is the highest count so far. The goroutine of Start writes it and what follows, and
+	// Close once that has ended.
+	kills  atomic.Uint64
+	limits limits
+	hit    bool // version 1: the eventfd has fired since the last kill
 
 	closing atomic.Bool // set before the goroutine is interrupted
 	closed  sync.Once
 
-	mu     sync.Mutex    // guards what follows
-	report func()        // set by Start
-	ended  chan struct{} // closed by the goroutine when it ends; nil before Start
+	mu     sync.Mutex         // guards what follows
+	report func(limit string) // set by Start
+	ended  chan struct{}      // closed by the goroutine when it ends; nil before Start
 }
 
 // Open begins to watch the group: kills that it has counted by now are not reported. It returns a
@@ -63,9 +65,11 @@ func open(dir string, unified bool) (*Watch, error) {
 		err = w.open1(dir)
 	}
 	if err == nil {
-		var n uint64
+		var n counts
 		if n, err = count(w.counter); err == nil {
-			w.kills.Store(n)
+			w.kills.Store(n.kills)
+			w.limits.ooms = n.ooms
+			w.limits.find(dir, unified)
 			return w, nil
 		}
 	}
@@ -74,9 +78,10 @@ func open(dir string, unified bool) (*Watch, error) {
 }
 
 // Start begins to report. It calls report once each time it finds that the count has risen,
-// never concurrently: from a goroutine that Close ends, and from Close. The report must not
-// block. Only the first Start counts, and none after Close.
-func (w *Watch) Start(report func()) {
+// with whose limit was hit (Own, Host, a directory, or ""), never concurrently: from a goroutine
+// that Close ends, and from Close. The report must not block. Only the first Start counts, and none
+// after Close.
+func (w *Watch) Start(report func(limit string)) {
 	if w == nil || w.counter == nil {
 		return
 	}
@@ -93,7 +98,14 @@ func (w *Watch) Start(report func()) {
 // Close ends the goroutine, looks at the counter a last time, reports if it rose, and frees the
 // descriptors. The kernel counts a kill before it kills: once the process has been reaped, its kill
 // has been reported when Close returns. A second Close waits for the first.
-func (w *Watch) Close() {
+func (w *Watch) Close() { w.close(false) }
+
+// CloseAfterKill is Close after the last process of the container has ended by a SIGKILL that nobody
+// is known to have sent. If the group has gone with it, as systemd's scopes do, before its counter
+// could be read, then that of the group above decides whether it was for memory.
+func (w *Watch) CloseAfterKill() { w.close(true) }
+
+func (w *Watch) close(killed bool) {
 	if w == nil || w.counter == nil {
 		return
 	}
@@ -108,7 +120,10 @@ func (w *Watch) Close() {
 				_ = w.wake.SetReadDeadline(time.Unix(1, 0))
 			}
 			<-ended
-			w.look()
+			kills := w.kills.Load()
+			if _, err := w.look(); err != nil && killed && w.limits.lost() {
+				w.rise(counts{kills: kills + 1, ooms: w.limits.ooms})
+			}
 		}
 		w.free()
 	})
@@ -139,16 +154,34 @@ func (w *Watch) run(ended chan<- struct{}) {
 // group has been removed (ENODEV), and what it counted since the last look is lost.
 func (w *Watch) look() (rose bool, err error) {
 	n, err := count(w.counter)
-	if err != nil || n <= w.kills.Load() {
+	if err != nil || n.kills <= w.kills.Load() {
 		return false, err
 	}
 	w.rise(n)
 	return true, nil
 }
 
-func (w *Watch) rise(n uint64) {
-	w.kills.Store(n)
-	w.report()
+// rise reports that the count has risen.
+func (w *Watch) rise(n counts) {
+	w.kills.Store(n.kills)
+	w.report(w.whose(n))
+}
+
+// whose tells for whose limit.
+func (w *Watch) whose(n counts) string {
+	l := &w.limits
+	switch {
+	case l.unified:
+		own := n.ooms > l.ooms
+		l.ooms = n.ooms
+		l.see()
+		return l.whose(own)
+	case w.wake == nil:
+		return "" // nobody has told us
+	}
+	own := w.hasFired()
+	w.hit = false
+	return l.whose(own)
 }
 
 // free closes the descriptors. Nothing was written through them that a Close could lose.
@@ -159,4 +192,5 @@ func (w *Watch) free() {
 	if w.counter != nil {
 		_ = w.counter.Close()
 	}
+	w.limits.free()
 }

@@ -86,7 +86,7 @@ type Container struct {
 	uid     int // owner of the pipes that processes hold
 	gid     int
 	delete  flight
-	oomed   atomic.Bool // the kernel has killed something in it for want of memory
+	oomed   atomic.Pointer[oomKill] // the last; nil if there was none
 
 	mu        sync.Mutex // guards what follows
 	execs     map[string]*execProcess

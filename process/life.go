@@ -35,7 +35,9 @@ func (c *Container) live(child *reaper.Child) {
 	c.reach(recorder.ExitReaped)
 	c.init.stdio().Exited()
 	empty := c.gate.close()
-	if c.watch != nil {
+	if exit.Signal == killSignal && !c.init.wasAsked(killSignal) {
+		c.watch.CloseAfterKill()
+	} else {
 		c.watch.Close()
 	}
 	c.record(ExitFile, child.Pid(), exit, c.cause(exit))
@@ -199,11 +201,12 @@ func (c *Container) abandon() {
 }
 
 // killedForMemory logs an OOM kill, and leaves a file that says so.
-func (c *Container) killedForMemory() {
-	c.oomed.Store(true)
+func (c *Container) killedForMemory(limit string) {
+	c.oomed.Store(&oomKill{limit: limit, at: time.Now()})
 	path := filepath.Join(c.cfg.Bundle, oomFile)
 	if err := writeNew(path, nil); err != nil {
 		c.cfg.Log.Warn("OOM kill not recorded", "task", c.cfg.ID, "err", err)
 	}
 	c.cfg.Events.Append(&events.TaskOOM{ContainerID: c.cfg.ID})
+	c.cfg.Log.Info("process killed for want of memory", "task", c.cfg.ID, "limit", limit)
 }

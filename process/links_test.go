@@ -37,7 +37,7 @@ func TestExitIsRecordedThroughNoLinkOrFIFO(t *testing.T) {
 			done := make(chan struct{})
 			go func() {
 				defer close(done)
-				f.killedForMemory()
+				f.killedForMemory("container")
 				f.runtime.die("e", 4)
 				f.runtime.die("", 3)
 				if _, err := f.Wait(t.Context(), ""); err != nil {

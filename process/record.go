@@ -27,7 +27,21 @@ type ExitRecord struct {
 	Signal     int    `json:",omitempty"` // that has ended the process
 	CoreDumped bool   `json:",omitempty"`
 	Cause      string `json:",omitempty"` // of the signal
+	// OOMLimit tells, if the kernel has killed any process of the container for want of memory, whose
+	// limit was hit then: oom.Own, oom.Host, or the directory of a control group above. Of several
+	// kills it is the last that counts.
+	OOMLimit string `json:",omitempty"`
 }
+
+// oomKill is an OOM kill of any process of the container.
+type oomKill struct {
+	limit string // whose: see oom.Watch
+	at    time.Time
+}
+
+// oomDeath is within what time a process dies that is killed for want of memory. An init process that
+// is killed later has outlived that kill, of an exec or a child.
+const oomDeath = 10 * time.Second
 
 // The causes of a signal.
 const (
@@ -44,7 +58,9 @@ func (c *Container) cause(exit reaper.Exit) string {
 		return ""
 	case c.init.wasAsked(exit.Signal):
 		return causeRequest
-	case exit.Signal == killSignal && c.oomed.Load():
+	}
+	kill := c.oomed.Load()
+	if exit.Signal == killSignal && kill != nil && exit.At.Sub(kill.at) < oomDeath {
 		return causeOOM
 	}
 	return causeOutside
@@ -68,11 +84,23 @@ func (c *Container) causeOfExec(e *execProcess, exit reaper.Exit) string {
 // execExitFile is like ExitFile, of an exec: from its exit until it is deleted.
 func execExitFile(id string) string { return "exit." + id + ".json" }
 
+// oomLimit is the OOMLimit of the record.
+func (c *Container) oomLimit() string {
+	if kill := c.oomed.Load(); kill != nil {
+		return kill.limit
+	}
+	return ""
+}
+
 // record writes how a process has ended.
 func (c *Container) record(file string, pid int, exit reaper.Exit, cause string) {
+	limit := "" // an exec has one only if it was the victim itself
+	if file == ExitFile || cause == causeOOM {
+		limit = c.oomLimit()
+	}
 	err := writeExitRecord(filepath.Join(c.cfg.Bundle, file), ExitRecord{
 		Timestamp: exit.At, Pid: int32(pid), Status: int32(exit.Status), //nolint:gosec // below 2^22 and 256
-		Signal: int(exit.Signal), CoreDumped: exit.Core, Cause: cause,
+		Signal: int(exit.Signal), CoreDumped: exit.Core, Cause: cause, OOMLimit: limit,
 	})
 	if err != nil {
 		c.cfg.Log.Warn("exit not recorded; if the shim dies now its status is lost", "task", c.cfg.ID, "file", file, "err", err)

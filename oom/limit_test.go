@@ -1,0 +1,163 @@
+package oom
+
+import (
+	"strconv"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// pod makes a group with a limit and one below it for each container. Limits of 0 are none.
+func (h hierarchy) pod(t *testing.T, bytes int, containers ...int) (pod string, dirs []string) {
+	t.Helper()
+	pod = h.group(t)
+	if h.unified {
+		write(t, pod+"/cgroup.subtree_control", "+memory")
+	} else {
+		write(t, pod+"/memory.use_hierarchy", "1")
+	}
+	if bytes != 0 {
+		h.limit(t, pod, bytes)
+	}
+	base := pod[len(h.point)+1:]
+	for i, bytes := range containers {
+		dir := h.mkdir(t, base+"/c"+strconv.Itoa(i))
+		if bytes != 0 {
+			h.limit(t, dir, bytes)
+		}
+		dirs = append(dirs, dir)
+	}
+	return pod, dirs
+}
+
+// c/7275411ec: with a limit on the pod, "oom" rises there only, and the container was not reported.
+func TestReportTellsWhoseLimitItWas(t *testing.T) {
+	h := memoryHierarchy(t)
+	for name, row := range map[string]struct {
+		pod, container int
+		ours, theirs   bool // what may be said
+	}{
+		"the container's alone":   {0, 16 * mib, true, false},
+		"the container's is less": {64 * mib, 16 * mib, true, false},
+		"the pod's is less":       {16 * mib, 64 * mib, false, true},
+		"the pod's alone":         {16 * mib, 0, false, true},
+		// The pod is charged for what the kernel keeps of its container, so it may reach its limit first.
+		"both are the same": {16 * mib, 16 * mib, true, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			pod, dirs := h.pod(t, row.pod, row.container)
+			c := start(t, dirs[0], eat+"; echo killed; read go; exec "+eat)
+			w, reports := c.watch(t)
+			check := func(when string) {
+				got := reports.limit.Load()
+				if !(row.ours && got == Own || row.theirs && got == pod) {
+					t.Errorf("%s: the limit is %q", when, got)
+				}
+			}
+			c.goOn(t)
+			c.says(t, "killed")
+			eventually(t, "a report", func() bool { return reports.Load() == 1 })
+			check("killed while init lives")
+			c.goOn(t)
+			if sig := c.wait(t); sig != unix.SIGKILL {
+				t.Errorf("ended by %v", sig)
+			}
+			w.CloseAfterKill()
+			check("init is killed")
+			if n := reports.Load(); n != 2 {
+				t.Errorf("%d reports", n)
+			}
+		})
+	}
+}
+
+// A limit further up is named, too.
+func TestLimitOfAGroupFarAboveIsNamed(t *testing.T) {
+	h := memoryHierarchy(t)
+	pod, dirs := h.pod(t, 16*mib, 0)
+	if h.unified {
+		write(t, dirs[0]+"/cgroup.subtree_control", "+memory")
+	}
+	dir := h.mkdir(t, dirs[0][len(h.point)+1:]+"/below")
+	c := start(t, dir, "exec "+eat)
+	w, reports := c.watch(t)
+	c.goOn(t)
+	c.wait(t)
+	w.Close()
+	if got := reports.limit.Load(); got != pod {
+		t.Errorf("the limit is %q, want %q", got, pod)
+	}
+}
+
+// A kill by the pod's limit is told of its victim alone, and is not the limit that kills another
+// container later.
+func TestLimitThatKilledANeighbourIsForgotten(t *testing.T) {
+	h := memoryHierarchy(t)
+	pod, dirs := h.pod(t, 24*mib, 12*mib, 0)
+	c, c2 := start(t, dirs[0], "exec "+eat), start(t, dirs[1], "exec "+eat)
+	w, reports := c.watch(t)
+	w2, others := c2.watch(t)
+	c2.goOn(t)
+	c2.wait(t)
+	w2.Close()
+	if got := others.limit.Load(); got != pod {
+		t.Errorf("the neighbour: the limit is %q, want %q", got, pod)
+	}
+	if !h.unified {
+		time.Sleep(2*lastPause + time.Second) // for as long the kill could still be c's
+	}
+	c.goOn(t)
+	c.wait(t)
+	w.Close()
+	if got := reports.limit.Load(); got != Own || reports.Load() != 1 {
+		t.Errorf("%d reports; the limit is %q, want %q", reports.Load(), got, Own)
+	}
+}
+
+// With the systemd driver the scope goes with its last process, perhaps before we are scheduled.
+func TestKillInAGroupThatHasGoneIsFoundAbove(t *testing.T) {
+	h := memoryHierarchy(t).need(t, true)
+	for _, killed := range []bool{true, false} {
+		_, dirs := h.pod(t, 0, 16*mib)
+		script := "exec " + eat
+		if !killed {
+			script = "kill -9 $$"
+		}
+		c := start(t, dirs[0], script)
+		w, err := Open(c.group)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.wake = nil // the goroutine never gets its turn
+		got := []string{}
+		w.Start(func(limit string) { got = append(got, limit) })
+		c.goOn(t)
+		if sig := c.wait(t); sig != unix.SIGKILL {
+			t.Fatalf("ended by %v, not killed", sig)
+		}
+		rmdir(t, dirs[0])
+		w.CloseAfterKill()
+		if want := map[bool]int{true: 1}[killed]; len(got) != want {
+			t.Errorf("killed for memory %v: reports %q", killed, got)
+		}
+	}
+}
+
+// Watching the levels above costs descriptors in version 1, for those that have a limit.
+func TestLevelsAboveAreFreed(t *testing.T) {
+	_, dirs := memoryHierarchy(t).pod(t, 64*mib, 16*mib)
+	c := start(t, dirs[0], "exit 0")
+	before := descriptors(t)
+	for range 100 {
+		w, err := Open(c.group)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.Start(func(string) { t.Error("reported") })
+		w.Close()
+	}
+	if after := descriptors(t); after != before {
+		t.Errorf("descriptors before:\n%safter:\n%s", before, after)
+	}
+}
