@@ -5,6 +5,8 @@ BIN     := bin
 # Boots a virtual machine for the tests that need cgroup v2 alone; without it they are skipped.
 VMRUN   ?= ../shared/vm/vmrun
 MINUTES ?= 2
+OOMS    ?= 200
+SYSTEMD_OOMS ?= 50
 # A copy of the database of vulnerabilities, for machines without a network; empty: the public one.
 VULNDB  ?=
 PREFIX  ?= /usr/local
@@ -23,10 +25,10 @@ STATICCHECK := go run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 export GORACE = atexit_sleep_ms=0
 
 .DEFAULT_GOAL := help
-.PHONY: help build install uninstall run test soak mutants lint check bench clean
+.PHONY: help build install uninstall run test test-vm soak mutants lint check bench clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## build the shim and the client into bin/
 	@for p in $(PROGRAMS); do $(GOBUILD) -o $(BIN)/$$p ./cmd/$$p || exit 1; done
@@ -58,6 +60,18 @@ test: ## install what the tests need, and run them all
 	@test/setup gcc runc crun containerd ctr busybox unshare mkfs.ext4
 	@[ ! -x "$(VMRUN)" ] || test/setup qemu-system-x86_64 cpio kmod xz
 	@test/run
+
+# What runs there at length, and with systemd. The numbers of OOM kills are those of a release; each
+# takes a few seconds there.
+test-vm: ## tests in a virtual machine: cgroup v2 alone, then with systemd; OOMS=200 SYSTEMD_OOMS=50
+	@[ -x "$(VMRUN)" ] || { echo "make test-vm: there is no $(VMRUN), the script that boots a virtual machine (QEMU without" \
+		"a network card, two CPUs, 2 GiB) with cgroup v2 alone or with systemd and runs a command in it; test/vm/vm_test.go" \
+		"tells how it is called. Set VMRUN to yours, or run the tests named there on such a machine, as root."; exit 1; } >&2
+	@test/setup gcc qemu-system-x86_64 cpio kmod xz
+	HOLDFAST_VM=all HOLDFAST_OOMS=$(OOMS) VMRUN="$(abspath $(VMRUN))" go test -count=1 -v -tags no_grpc -timeout 1h \
+		-run 'TestInMachine$$' ./test/vm
+	HOLDFAST_VM=all HOLDFAST_OOMS=$(SYSTEMD_OOMS) VMRUN="$(abspath $(VMRUN))" go test -count=1 -v -tags no_grpc -timeout 1h \
+		-run 'TestInMachineWithSystemd$$' ./test/vm
 
 soak: ## random operations while things fail, for MINUTES=2; SEED=n to repeat a run
 	@test/setup gcc runc

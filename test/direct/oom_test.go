@@ -1,7 +1,6 @@
 package direct
 
 import (
-	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -13,7 +12,6 @@ import (
 
 	"holdfast/internal/client"
 	"holdfast/oom"
-	"holdfast/process"
 )
 
 // oomsVariable says how many processes TestEveryOOMKillIsToldOnce has killed.
@@ -132,10 +130,7 @@ func (l *lab) oomKill(c oomCase, id, dir string) {
 	if _, err := os.Stat(filepath.Join(bundle, "oom")); err != nil {
 		l.t.Errorf("%s: the file by which CRI-O knows: %v", c.name, err)
 	}
-	var record process.ExitRecord
-	if err := json.Unmarshal([]byte(l.read(filepath.Join(bundle, process.ExitFile))), &record); err != nil {
-		l.t.Fatal(err)
-	}
+	record := l.exitRecord(id)
 	limit := record.OOMLimit
 	if !(c.ours && limit == oom.Own || c.theirs && limit == dir) || record.Cause != c.cause {
 		l.t.Errorf("%s: the record says cause %q, limit %q; the pod is %q", c.name, record.Cause, limit, dir)

@@ -4,6 +4,7 @@ package vm
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,16 +17,16 @@ import (
 	"time"
 )
 
-// machine is where the script that boots the machine is, from the root of the checkout, unless
-// VMRUN names another. It is documented beside it.
-const machine = "../shared/vm/vmrun"
+// script is what boots the machine, from the root of the checkout, unless VMRUN names another. It is
+// documented beside it.
+const script = "../shared/vm/vmrun"
 
-// suite is the Debian release in the machine: its crun understands the specification that
+// release is the Debian release in the machine: its crun understands the specification that
 // containerd 2 writes, which Debian 12's does not. Its kernel now and then panics under the QEMU of
 // Debian 12, in the middle of patching its own code; that of Debian 12 was not seen to.
 const (
-	suite       = "trixie"
-	kernelSuite = "bookworm"
+	release       = "trixie"
+	kernelRelease = "bookworm"
 )
 
 // machineFailed is the exit status that says that the machine failed, not what ran in it. It gets
@@ -35,40 +36,99 @@ const (
 	boots         = 3
 )
 
-// limit bounds one run, the making of the machine's disk included.
-const limit = 22 * time.Minute
+// A machine is booted once for all its suites, which run one after the other: a boot costs as much as
+// many tests.
+type machine struct {
+	flavour string // of the script that boots
+	suites  []suite
+}
 
-// suites are the test binaries to run and the tests of each. They run one after the other in one
-// boot, since a boot costs as much as many tests.
-var suites = []struct {
+// What bounds a run of a machine, the making of its disk not included: usual in make test, long where
+// everything runs.
+const (
+	usual = 20 * time.Minute
+	long  = 50 * time.Minute
+)
+
+// A suite is a test binary and the tests of it to run.
+type suite struct {
 	module string // directory of the module, from the root of the checkout
 	pkg    string
 	tags   string // build tags
 	tests  string // pattern for -test.run
-}{
-	{".", "./oom", "no_grpc", "."},
-	{".", "./internal/cgroup", "no_grpc", "."},
-	{".", "./test/direct", "no_grpc", "^(TestWholeLife|TestTerminal|TestExecsOfARunningContainer|TestOOM.*|TestPause.*|TestStats.*|TestCheckpointAndRestore|" +
-		"TestContainerGoesOnWhileTheManagerIsAway|TestContainerIsNotKilledForWhatNobodyReads)$"},
-	{"test/e2e", ".", "", "^(TestCrun.*|TestOutputPilesUpWhileContainerdIsAway)$/(2.4|crun)"},
 }
 
-// TestInMachine boots the machine and runs what suites names.
-func TestInMachine(t *testing.T) {
+// minimal has no systemd: the tests run as children of process 1.
+var minimal = machine{"minimal", []suite{
+	{".", "./oom", "no_grpc", "."},
+	{".", "./internal/cgroup", "no_grpc", "."},
+	{".", "./test/direct", "no_grpc", "^(TestWholeLife|TestTerminal|TestExecsOfARunningContainer|TestEveryOOMKillIsToldOnce|" +
+		"TestPause.*|TestStats.*|TestCheckpointAndRestore|" +
+		"TestContainerGoesOnWhileTheManagerIsAway|TestContainerIsNotKilledForWhatNobodyReads)$"},
+	{"test/e2e", ".", "", "^(TestCrun.*|TestOutputPilesUpWhileContainerdIsAway)$/(2.4|crun)"},
+}}
+
+// systemd is process 1, and makes the containers' groups.
+var systemd = machine{"systemd", []suite{
+	{".", "./test/direct", "no_grpc", "^(TestSystemd.*|TestScope.*|TestEveryOOMKillInAScopeIsToldOnce)$"},
+}}
+
+// With HOLDFAST_VM=all everything runs, else what is to be had in little time; see make test-vm.
+const (
+	allVariable  = "HOLDFAST_VM"
+	oomsVariable = "HOLDFAST_OOMS" // how many processes are killed for want of memory, see test/direct
+	fewOOMs      = "10"
+)
+
+// TestInMachine runs the suites of the minimal machine: cgroup v2 alone.
+func TestInMachine(t *testing.T) { minimal.test(t) }
+
+// TestInMachineWithSystemd runs those of a machine with systemd.
+func TestInMachineWithSystemd(t *testing.T) {
+	if os.Getenv(allVariable) != "all" {
+		t.Skip("runs in make test-vm")
+	}
+	systemd.test(t)
+}
+
+// test boots the machine and runs its suites.
+func (m machine) test(t *testing.T) {
+	t.Helper()
 	root, err := filepath.Abs("../..")
 	if err != nil {
 		t.Fatal(err)
 	}
 	vmrun := os.Getenv("VMRUN")
 	if vmrun == "" {
-		vmrun = filepath.Join(root, machine)
+		vmrun = filepath.Join(root, script)
 	}
 	if _, err := os.Stat(vmrun); err != nil {
 		t.Skipf("no virtual machine: %v; set VMRUN to a script that boots one", err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	ooms := cmp.Or(os.Getenv(oomsVariable), fewOOMs)
+	limit := usual
+	if os.Getenv(allVariable) == "all" {
+		limit = long
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), limit+2*time.Minute)
 	defer cancel()
 	dir := t.TempDir()
+	commands := m.build(t, ctx, root, dir)
+	out := inMachine(t, ctx, root, vmrun, "-f", m.flavour, "-t", fmt.Sprint(int(limit.Seconds())), "-s", dir+":/mnt/t",
+		"-e", "HOLDFAST_TEST_BINARIES=/mnt/t", "-e", oomsVariable+"="+ooms, "-w", "/tmp", "--", "sh", "-c", commands)
+	if !strings.Contains(out, "--- PASS") {
+		t.Errorf("nothing ran:\n%s", out)
+	}
+	for line := range strings.Lines(out) {
+		if strings.Contains(line, "--- ") || strings.Contains(line, " kills in ") {
+			t.Log(strings.TrimRight(line, "\n"))
+		}
+	}
+}
+
+// build makes what the machine needs in dir, and returns the commands that it runs.
+func (m machine) build(t *testing.T, ctx context.Context, root, dir string) string {
+	t.Helper()
 	run(t, ctx, root, "make", "-s", "build")
 	copyTo(t, dir, filepath.Join(root, "bin", "containerd-shim-holdfast-v2"))
 	copyTo(t, dir, filepath.Join(root, "test", "without-unified")) // tests look for it above them
@@ -77,9 +137,8 @@ func TestInMachine(t *testing.T) {
 		copyTo(t, dir, filepath.Join(containerd, program))
 	}
 	run(t, ctx, root, "go", "build", "-tags", "no_grpc", "-o", filepath.Join(dir, "fakerunc"), "./test/fakerunc")
-
-	script := "failed=0\n"
-	for i, s := range suites {
+	commands := "failed=0\n"
+	for i, s := range m.suites {
 		name := strconv.Itoa(i)
 		module := filepath.Join(root, s.module)
 		run(t, ctx, module, "go", "test", "-c", "-tags", s.tags, "-o", filepath.Join(dir, name, "tests"), s.pkg)
@@ -89,19 +148,9 @@ func TestInMachine(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		script += "echo '" + s.pkg + "'; cd /mnt/t/" + name + "; ./tests -test.v -test.run '" + s.tests + "' || failed=1\n"
+		commands += "echo '" + s.pkg + "'; cd /mnt/t/" + name + "; ./tests -test.v -test.run '" + s.tests + "' || failed=1\n"
 	}
-	script += "exit $failed\n"
-	out := inMachine(t, ctx, root, vmrun, "-t", "1200", "-s", dir+":/mnt/t", "-e", "HOLDFAST_TEST_BINARIES=/mnt/t",
-		"-w", "/tmp", "--", "sh", "-c", script)
-	if !strings.Contains(out, "--- PASS") {
-		t.Errorf("nothing ran:\n%s", out)
-	}
-	for line := range strings.Lines(out) {
-		if strings.Contains(line, "--- ") {
-			t.Log(strings.TrimRight(line, "\n"))
-		}
-	}
+	return commands + "exit $failed\n"
 }
 
 // inMachine runs the script that boots the machine, again if the machine itself fails.
@@ -137,7 +186,7 @@ func try(t *testing.T, ctx context.Context, dir, name string, args ...string) (s
 	t.Helper()
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "VM_SUITE="+suite, "VM_KERNEL_SUITE="+kernelSuite,
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "VM_SUITE="+release, "VM_KERNEL_SUITE="+kernelRelease,
 		"VM_CACHE="+cache(t))
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
