@@ -202,7 +202,9 @@ func (c *Container) abandon() {
 
 // killedForMemory logs an OOM kill, and leaves a file that says so.
 func (c *Container) killedForMemory(limit string) {
-	c.oomed.Store(&oomKill{limit: limit, at: time.Now()})
+	kill := &oomKill{limit: limit}
+	c.oomed.Store(kill)
+	c.tellVictim(kill)
 	path := filepath.Join(c.cfg.Bundle, oomFile)
 	if err := writeNew(path, nil); err != nil {
 		c.cfg.Log.Warn("OOM kill not recorded", "task", c.cfg.ID, "err", err)

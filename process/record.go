@@ -7,8 +7,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
+	"holdfast/internal/proc"
 	"holdfast/internal/reaper"
 )
 
@@ -35,13 +37,31 @@ type ExitRecord struct {
 
 // oomKill is an OOM kill of any process of the container.
 type oomKill struct {
-	limit string // whose: see oom.Watch
-	at    time.Time
+	limit    string      // whose: see oom.Watch
+	survived atomic.Bool // by the init process: it was that of an exec or a child
 }
 
-// oomDeath is within what time a process dies that is killed for want of memory. An init process that
-// is killed later has outlived that kill, of an exec or a child.
-const oomDeath = 10 * time.Second
+// oomSignal is within what time a process has been sent its SIGKILL after its OOM kill was counted. The
+// kernel does both at once, but may be interrupted.
+const oomSignal = 200 * time.Millisecond
+
+// tellVictim finds out, in a while, whether the init process survives the kill. If it is dead by then,
+// it was the victim. The timer ends by itself.
+func (c *Container) tellVictim(kill *oomKill) {
+	child := c.init.alive()
+	if child == nil {
+		return
+	}
+	time.AfterFunc(oomSignal, func() {
+		init, ok := proc.Read(child.Pid())
+		doomed := !ok || init.Doomed()
+		select {
+		case <-child.Done(): // the pid may be another's
+		default:
+			kill.survived.Store(!doomed)
+		}
+	})
+}
 
 // The causes of a signal.
 const (
@@ -60,7 +80,7 @@ func (c *Container) cause(exit reaper.Exit) string {
 		return causeRequest
 	}
 	kill := c.oomed.Load()
-	if exit.Signal == killSignal && kill != nil && exit.At.Sub(kill.at) < oomDeath {
+	if exit.Signal == killSignal && kill != nil && !kill.survived.Load() {
 		return causeOOM
 	}
 	return causeOutside

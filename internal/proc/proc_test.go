@@ -15,8 +15,8 @@ import (
 func TestStatIsReadAroundOddNames(t *testing.T) {
 	const rest = " 10 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4711 9 9"
 	for text, want := range map[string]Process{
-		"12 (runc) S 1 12" + rest:    {Pid: 12, Parent: 1, Group: 12, Session: 10, Name: "runc", State: "S", start: "4711"},
-		"12 (a) b (c) D 3 10" + rest: {Pid: 12, Parent: 3, Group: 10, Session: 10, Name: "a) b (c", State: "D", start: "4711"},
+		"12 (runc) S 1 12" + rest:    {Pid: 12, Parent: 1, Group: 12, Session: 10, Name: "runc", State: "S", flags: 4194560, start: "4711"},
+		"12 (a) b (c) D 3 10" + rest: {Pid: 12, Parent: 3, Group: 10, Session: 10, Name: "a) b (c", State: "D", flags: 4194560, start: "4711"},
 	} {
 		if got, ok := parse([]byte(text)); !ok || got != want {
 			t.Errorf("%q: %+v, %v", text, got, ok)
@@ -190,5 +190,26 @@ func TestStrangersAreNotSignalled(t *testing.T) {
 		if time.Now().After(end) {
 			t.Fatalf("described as %s", text)
 		}
+	}
+}
+
+func TestDoomedHasASIGKILLOrHasEnded(t *testing.T) {
+	cmd := exec.Command("sleep", "1000")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	p, ok := Read(cmd.Process.Pid)
+	if !ok || p.Doomed() {
+		t.Errorf("a process that lives: found %v, doomed %v", ok, p.Doomed())
+	}
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if !p.Doomed() {
+		t.Error("killed, and not doomed")
+	}
+	_ = cmd.Wait() // by SIGKILL
+	if !p.Doomed() {
+		t.Error("gone, and not doomed")
 	}
 }

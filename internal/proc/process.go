@@ -21,6 +21,7 @@ type Process struct {
 	Pid, Parent, Group, Session int
 	Name                        string
 	State                       string // R, S, D, …: see proc(5)
+	flags                       uint64
 	start                       string // when it was started; together with the pid that is who it is
 }
 
@@ -47,16 +48,41 @@ func parse(stat []byte) (Process, bool) {
 		return Process{}, false
 	}
 	p := Process{Name: string(stat[open+1 : end]), State: fields[0], start: fields[19]}
-	var errs [4]error
+	var errs [5]error
 	p.Pid, errs[0] = strconv.Atoi(strings.TrimSpace(string(stat[:open])))
 	p.Parent, errs[1] = strconv.Atoi(fields[1])
 	p.Group, errs[2] = strconv.Atoi(fields[2])
 	p.Session, errs[3] = strconv.Atoi(fields[3])
+	p.flags, errs[4] = strconv.ParseUint(fields[6], 10, 64)
 	return p, errors.Join(errs[:]...) == nil
 }
 
 // Dead tells whether the process has ended and only waits to be reaped.
 func (p Process) Dead() bool { return p.State == "Z" || p.State == "X" }
+
+// exiting is the flag of a process that is on its way out (PF_EXITING, in the 9th field of stat).
+const exiting = 0x4
+
+// Doomed tells whether the process has a SIGKILL that it has not yet come to, or is on its way out, or
+// has ended.
+func (p Process) Doomed() bool {
+	status, err := os.ReadFile("/proc/" + strconv.Itoa(p.Pid) + "/status")
+	now, ok := Read(p.Pid)
+	if err != nil || !ok || now.start != p.start || now.Dead() || now.flags&exiting != 0 {
+		return true
+	}
+	for line := range strings.Lines(string(status)) {
+		key, value, _ := strings.Cut(line, ":")
+		if key != "SigPnd" && key != "ShdPnd" {
+			continue
+		}
+		mask, err := strconv.ParseUint(strings.TrimSpace(value), 16, 64)
+		if err == nil && mask&(1<<(unix.SIGKILL-1)) != 0 {
+			return true
+		}
+	}
+	return false
+}
 
 // Signal sends sig to p and to no other process that may have got its pid. Where that cannot be made
 // sure (before Linux 5.3) nothing is sent. The error is os.ErrProcessDone if p has ended.

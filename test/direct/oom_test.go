@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -56,6 +57,29 @@ func TestEveryOOMKillIsToldOnce(t *testing.T) {
 		return l.pod("pod", c.pod)
 	})
 	l.finish("bystander")
+}
+
+// An exec that was killed for memory is not the reason why the init process is killed later.
+func TestOOMOfAnExecIsNotThatOfInit(t *testing.T) {
+	cfg := sleeper()
+	cfg.MemoryLimit = memoryLimit
+	l := newLab(t, labConfig{bundle: cfg})
+	pid := l.run("c1", nil)
+	l.runExec("c1", "e1", client.BundleConfig{Args: strings.Fields(glutton)})
+	if got := l.wait("c1", "e1"); got != 137 {
+		t.Errorf("the exec ended with %d", got)
+	}
+	l.event(func(e client.Event) bool { return e.Topic == "/tasks/oom" })
+	l.mustDelete("c1", "e1")
+	time.Sleep(2 * time.Second) // a kill within a fraction of a second would be taken for that of the kernel
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	l.wait("c1", "")
+	if r := l.exitRecord("c1"); r.Cause != "outside" || r.OOMLimit != oom.Own {
+		t.Errorf("the record is %+v", r)
+	}
+	l.mustDelete("c1", "")
 }
 
 // oomKills has n processes killed, one in each of the cases after the other. place returns the
