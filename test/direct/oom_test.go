@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/containerd/containerd/api/events"
+	"github.com/containerd/containerd/api/types/runc/options"
 
 	"holdfast/internal/client"
 	"holdfast/oom"
@@ -21,8 +22,8 @@ const oomsVariable = "HOLDFAST_OOMS"
 // memoryLimit is so little that few kills are slow, and enough for runc.
 const memoryLimit = 48 << 20
 
-// glutton needs more memory than there is.
-const glutton = "/usr/bin/tail /dev/zero"
+// glutton needs more memory than there is, and asks for it in one go.
+const glutton = "/usr/bin/dd if=/dev/zero of=/dev/null bs=200M count=1"
 
 // oomCase is a container that loses one process for want of memory.
 type oomCase struct {
@@ -82,13 +83,48 @@ func TestOOMOfAnExecIsNotThatOfInit(t *testing.T) {
 	l.mustDelete("c1", "")
 }
 
+// A container that comes from a checkpoint is watched as well.
+func TestOOMOfARestoredContainer(t *testing.T) {
+	needCRIU(t)
+	cfg := sh("trap 'exec " + glutton + "' USR1; echo ready; while :; do sleep 0.1; done")
+	cfg.MemoryLimit = memoryLimit
+	l := newLab(t, labConfig{bundle: cfg})
+	io := l.io("c1", client.IOConfig{})
+	l.run("c1", io)
+	if err := io.Out.WaitFor(within(t), "ready"); err != nil {
+		t.Fatal(err)
+	}
+	image := filepath.Join(l.dir, "image")
+	l.checkpoint(t, "c1", image, &options.CheckpointOptions{Exit: true})
+	l.wait("c1", "")
+	l.mustDelete("c1", "")
+	_, seen := l.life("c1", 0)
+	l.restore(t, "c1", cfg, image, l.io("again", client.IOConfig{}))
+	l.kill("c1", "", uint32(syscall.SIGUSR1))
+	if got := l.wait("c1", ""); got != 137 {
+		t.Errorf("exit status %d", got)
+	}
+	if r := l.exitRecord("c1"); r.Cause != "oom" || r.OOMLimit != oom.Own {
+		t.Errorf("the record is %+v", r)
+	}
+	l.mustDelete("c1", "")
+	life, _ := l.life("c1", seen)
+	if err := (oomCase{}).wrong(life, "c1"); err != nil {
+		t.Error(err)
+	}
+}
+
 // oomKills has n processes killed, one in each of the cases after the other. place returns the
 // cgroupsPath of the container (its pod alone, if it ends in a slash) and the directory of its pod.
 func (l *lab) oomKills(n int, place func(oomCase) (path, dir string)) {
 	l.t.Helper()
 	seen := l.settled(1) // the bystander's create and start
 	began := time.Now()
+	before := l.census()
 	for i := range n {
+		if i == len(oomCases) {
+			before = l.census() // each case has been there
+		}
 		c := oomCases[i%len(oomCases)]
 		id := fmt.Sprintf("k%d", i%len(oomCases))
 		cfg := client.BundleConfig{Args: c.args, MemoryLimit: c.limit}
@@ -112,6 +148,16 @@ func (l *lab) oomKills(n int, place func(oomCase) (path, dir string)) {
 		}
 	}
 	l.t.Logf("%d kills in %v", n, time.Since(began).Round(time.Millisecond))
+	l.unchanged(before)
+	links, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", l.pid()))
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	for _, link := range links {
+		if to, err := os.Readlink(link); err == nil && strings.Contains(to, "inotify") {
+			l.t.Errorf("the shim has one of the few inotify instances of a node: %s", to)
+		}
+	}
 }
 
 // settled waits until the start of n containers was told, and returns how many events that is.

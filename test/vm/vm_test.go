@@ -63,7 +63,7 @@ var minimal = machine{"minimal", []suite{
 	{".", "./oom", "no_grpc", "."},
 	{".", "./internal/cgroup", "no_grpc", "."},
 	{".", "./test/direct", "no_grpc", "^(TestWholeLife|TestTerminal|TestExecsOfARunningContainer|TestEveryOOMKillIsToldOnce|" +
-		"TestPause.*|TestStats.*|TestCheckpointAndRestore|" +
+		"TestOOMOf.*|TestPause.*|TestStats.*|TestCheckpointAndRestore|" +
 		"TestContainerGoesOnWhileTheManagerIsAway|TestContainerIsNotKilledForWhatNobodyReads)$"},
 	{"test/e2e", ".", "", "^(TestCrun.*|TestOutputPilesUpWhileContainerdIsAway)$/(2.4|crun)"},
 }}
