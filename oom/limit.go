@@ -45,9 +45,9 @@ type limits struct {
 	last string    // the last answer,
 	at   time.Time // and when it was given
 
-	// kills is how many kills there were below the nearest level, in version 2. It tells of those
-	// in a group that has gone.
-	kills uint64
+	// nearest is what the nearest level has counted for all groups below it, in version 2. It tells of
+	// a group that has gone.
+	nearest counts
 }
 
 // find looks up the levels above dir, up to the root or to what is mounted here.
@@ -176,27 +176,32 @@ func (l *limits) forget() {
 	}
 }
 
-// killsBelow reads how many processes were killed in and below the nearest level.
-func (l *limits) killsBelow() (uint64, error) {
+// below reads what the nearest level has counted for all groups below it.
+func (l *limits) below() (counts, error) {
 	if !l.unified || len(l.above) == 0 {
-		return 0, fs.ErrNotExist // version 1 counts nothing for groups below
+		return counts{}, fs.ErrNotExist // version 1 counts nothing for groups below
 	}
 	b, err := os.ReadFile(filepath.Join(l.above[0].dir, "memory.events"))
-	return parse(string(b)).kills, err
+	return parse(string(b)), err
 }
 
-// see remembers the kills below the nearest level.
+// see remembers what the nearest level has counted.
 func (l *limits) see() {
-	if n, err := l.killsBelow(); err == nil {
-		l.kills = n
+	if n, err := l.below(); err == nil {
+		l.nearest = n
 	}
 }
 
 // lost tells whether a process was killed below the nearest level since see, and the container's is
-// not accounted for.
-func (l *limits) lost() bool {
-	n, err := l.killsBelow()
-	return err == nil && n > l.kills && time.Since(l.at) >= episode
+// not accounted for; and whether it was a limit below, thus presumably the container's own, that was
+// hit.
+func (l *limits) lost() (own, lost bool) {
+	now, err := l.below()
+	if err != nil || now.kills <= l.nearest.kills || time.Since(l.at) < episode {
+		return false, false
+	}
+	hits, err := l.above[0].count()
+	return err == nil && now.ooms-l.nearest.ooms > hits-l.above[0].hits, true
 }
 
 // free closes the eventfds.

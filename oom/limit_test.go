@@ -1,7 +1,9 @@
 package oom
 
 import (
+	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -118,29 +120,39 @@ func TestLimitThatKilledANeighbourIsForgotten(t *testing.T) {
 // With the systemd driver the scope goes with its last process, perhaps before we are scheduled.
 func TestKillInAGroupThatHasGoneIsFoundAbove(t *testing.T) {
 	h := memoryHierarchy(t).need(t, true)
-	for _, killed := range []bool{true, false} {
-		_, dirs := h.pod(t, 0, 16*mib)
-		script := "exec " + eat
-		if !killed {
-			script = "kill -9 $$"
-		}
-		c := start(t, dirs[0], script)
-		w, err := Open(c.group)
-		if err != nil {
-			t.Fatal(err)
-		}
-		w.wake = nil // the goroutine never gets its turn
-		got := []string{}
-		w.Start(func(limit string) { got = append(got, limit) })
-		c.goOn(t)
-		if sig := c.wait(t); sig != unix.SIGKILL {
-			t.Fatalf("ended by %v, not killed", sig)
-		}
-		rmdir(t, dirs[0])
-		w.CloseAfterKill()
-		if want := map[bool]int{true: 1}[killed]; len(got) != want {
-			t.Errorf("killed for memory %v: reports %q", killed, got)
-		}
+	for name, row := range map[string]struct {
+		script         string
+		pod, container int
+		limit          string // "pod": its directory; "": no report
+	}{
+		"its own limit":      {"exec " + eat, 0, 16 * mib, Own},
+		"the pod's limit":    {"exec " + eat, 16 * mib, 0, "pod"},
+		"killed by somebody": {"kill -9 $$", 0, 16 * mib, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			pod, dirs := h.pod(t, row.pod, row.container)
+			c := start(t, dirs[0], row.script)
+			w, err := Open(c.group)
+			if err != nil {
+				t.Fatal(err)
+			}
+			w.wake = nil // the goroutine never gets its turn
+			var got []string
+			w.Start(func(limit string) { got = append(got, limit) })
+			c.goOn(t)
+			if sig := c.wait(t); sig != unix.SIGKILL {
+				t.Fatalf("ended by %v, not killed", sig)
+			}
+			rmdir(t, dirs[0])
+			w.CloseAfterKill()
+			var want []string
+			if row.limit != "" {
+				want = []string{strings.Replace(row.limit, "pod", pod, 1)}
+			}
+			if !slices.Equal(got, want) {
+				t.Errorf("reports %q, want %q", got, want)
+			}
+		})
 	}
 }
 

@@ -120,9 +120,8 @@ func (w *Watch) close(killed bool) {
 				_ = w.wake.SetReadDeadline(time.Unix(1, 0))
 			}
 			<-ended
-			kills := w.kills.Load()
-			if _, err := w.look(); err != nil && killed && w.limits.lost() {
-				w.rise(counts{kills: kills + 1, ooms: w.limits.ooms})
+			if _, err := w.look(); err != nil && killed {
+				w.lookAbove()
 			}
 		}
 		w.free()
@@ -159,6 +158,14 @@ func (w *Watch) look() (rose bool, err error) {
 	}
 	w.rise(n)
 	return true, nil
+}
+
+// lookAbove reports a kill that only the group above tells of.
+func (w *Watch) lookAbove() {
+	if own, lost := w.limits.lost(); lost {
+		w.kills.Add(1)
+		w.report(w.limits.whose(own))
+	}
 }
 
 // rise reports that the count has risen.
