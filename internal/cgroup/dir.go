@@ -1,6 +1,7 @@
 package cgroup
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -9,14 +10,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// usualSize is enough for most files: memory.stat, the longest of the usual ones, has about 1500
+// bytes.
+const usualSize = 4096
+
 // dir is the open directory of a group. Everything is looked up from it, so that all files are
 // of the same group even if it is removed and made anew meanwhile.
 //
-// It belongs to one call: it is neither shared nor kept. Files are opened without the os
-// package, which would put each of them on the poller, since cgroupfs supports poll(2).
+// It belongs to one call at a time. Files are opened without the os package, which would put each
+// of them on the poller, since cgroupfs supports poll(2).
 type dir struct {
-	fd  int
-	buf []byte // what read returned last
+	fd   int
+	buf  []byte         // what read or content returned last
+	kept map[string]int // files that content leaves open, by name; nil: it closes them
+	sure bool           // the last content was read, so that the group was there
 }
 
 // open opens the directory, if it is still the one that was found; else the error is ErrGone.
@@ -41,11 +48,18 @@ func (p *place) open() (*dir, error) {
 	return d, nil
 }
 
-func (d *dir) close() { _ = unix.Close(d.fd) } // nothing was written through it
+// close closes the directory and the files that were kept.
+func (d *dir) close() {
+	for _, fd := range d.kept {
+		_ = unix.Close(fd) // nothing was written through it, nor through the directory
+	}
+	_ = unix.Close(d.fd)
+}
 
-// alive tells whether the group still exists: in a removed directory nothing can be looked up.
+// alive tells whether the group still exists: in a removed directory nothing can be looked up, and
+// its files that are open cannot be read.
 func (d *dir) alive() bool {
-	return unix.Faccessat(d.fd, "cgroup.procs", unix.F_OK, 0) == nil
+	return d.sure || unix.Faccessat(d.fd, "cgroup.procs", unix.F_OK, 0) == nil
 }
 
 // read returns the content of a file, given by its name or path from d. It is valid until the
@@ -57,7 +71,7 @@ func (d *dir) read(name string) ([]byte, error) {
 	}
 	defer func() { _ = unix.Close(fd) }()
 	if d.buf == nil {
-		d.buf = make([]byte, 4096) // memory.stat, the longest of the usual files, has about 1500
+		d.buf = make([]byte, usualSize)
 	}
 	for n := 0; ; {
 		if n == len(d.buf) {
@@ -74,17 +88,45 @@ func (d *dir) read(name string) ([]byte, error) {
 	}
 }
 
-// readOnce fills buf from a file that is short and read in one piece, as those with one number are.
-func (d *dir) readOnce(name string, buf []byte) ([]byte, error) {
-	fd, err := openat(d.fd, name, unix.O_RDONLY)
-	if err != nil {
-		return nil, err
+// content returns what is in a file that the kernel writes in one piece, as all are but the lists of
+// processes; nothing if it cannot be read. It is valid until the next read.
+func (d *dir) content(name string) []byte {
+	fd, open := d.kept[name]
+	if !open {
+		var err error
+		if fd, err = openat(d.fd, name, unix.O_RDONLY); err != nil {
+			d.sure = false
+			return nil
+		}
 	}
-	defer func() { _ = unix.Close(fd) }()
+	n, err := d.pread(fd)
+	d.sure = err == nil
+	switch {
+	case err == nil && open:
+	case err == nil && d.kept != nil && fd < keepBelow:
+		d.kept[name] = fd
+	default:
+		delete(d.kept, name)
+		_ = unix.Close(fd)
+	}
+	return bytes.TrimSpace(d.buf[:n])
+}
+
+// pread fills buf from the beginning of a file and returns how much there is.
+func (d *dir) pread(fd int) (int, error) {
+	if d.buf == nil {
+		d.buf = make([]byte, usualSize)
+	}
 	for {
-		n, err := unix.Read(fd, buf)
-		if !errors.Is(err, unix.EINTR) {
-			return buf[:max(n, 0)], err
+		n, err := unix.Pread(fd, d.buf, 0)
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case err != nil:
+			return 0, err
+		case n < len(d.buf):
+			return n, nil
+		default: // there may be more
+			d.buf = make([]byte, 2*len(d.buf))
 		}
 	}
 }

@@ -7,9 +7,9 @@
 // cgroupfs directly: no process is started and no lock is taken, so that no state of the
 // container and no stuck command of the runtime can keep an answer back.
 //
-// A Group remembers paths and the identity of the directories behind them, no descriptors, so it
-// needs no closing. A group that was removed stays gone for it (ErrGone), even when another one
-// is made under the same name.
+// A Group remembers paths and the identity of the directories behind them, and needs no closing:
+// only to whom asks for statistics again and again it keeps the files open meanwhile. A group that
+// was removed stays gone for it (ErrGone), even when another one is made under the same name.
 //
 // Only groups that belong to the container alone count as its own: not the root of a hierarchy,
 // and no group that this process is in as well. What a container shares with others is never

@@ -68,7 +68,7 @@ func (p *place) freeze(d *dir) {
 			return true // not permitted, or gone: no use to wait
 		}
 		if p.unified {
-			return d.pairs("cgroup.events")["frozen"] == 1
+			return d.pairs("cgroup.events").of("frozen") == 1
 		}
 		return string(d.content(f.file)) == f.freeze
 	})

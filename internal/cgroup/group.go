@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -12,11 +14,14 @@ import (
 // Group is the control group of a container, or rather its groups: one in each hierarchy of
 // version 1, one in that of version 2.
 //
-// It never changes and is safe for concurrent use. A nil Group is valid: it has gone.
+// What it is never changes, and it is safe for concurrent use. A nil Group is valid: it has gone.
 type Group struct {
 	unified bool
 	v1      []*place
 	v2      *place // nil if there is no such hierarchy
+
+	asked atomic.Pointer[time.Time] // when Stats was called last
+	idle  atomic.Pointer[reader]    // for the next Stats; nil while one uses it
 }
 
 // place is where a group is in one hierarchy.

@@ -3,6 +3,7 @@ package cgroup
 import (
 	"bytes"
 	"math"
+	"math/bits"
 	"strconv"
 	"strings"
 )
@@ -13,19 +14,32 @@ import (
 // parseNumber reads a file with one number. "max" is math.MaxUint64, as is what does not fit; a
 // negative number is 0.
 func parseNumber(b []byte) (uint64, bool) {
-	s := string(bytes.TrimSpace(b))
-	if s == "max" {
+	b = bytes.TrimSpace(b)
+	if string(b) == "max" {
 		return math.MaxUint64, true
 	}
-	n, err := strconv.ParseUint(s, 10, 64)
-	if err == nil || n == math.MaxUint64 {
-		return n, true
+	digits, negative := bytes.CutPrefix(b, []byte("-"))
+	n, ok := parseDigits(digits)
+	if negative {
+		n = 0
 	}
-	if digits, ok := strings.CutPrefix(s, "-"); ok {
-		_, err = strconv.ParseUint(digits, 10, 64)
-		return 0, err == nil
+	return n, ok
+}
+
+// parseDigits reads decimal digits; what does not fit is math.MaxUint64.
+func parseDigits(b []byte) (uint64, bool) {
+	var n uint64
+	for _, c := range b {
+		if c < '0' || c > '9' {
+			return 0, false
+		}
+		if high, low := bits.Mul64(n, 10); high != 0 || low > math.MaxUint64-uint64(c-'0') {
+			n = math.MaxUint64
+		} else {
+			n = low + uint64(c-'0')
+		}
 	}
-	return 0, false
+	return n, len(b) > 0
 }
 
 // parseNumbers reads a list of numbers that are separated by space of any kind.
@@ -51,16 +65,36 @@ func parsePids(b []byte) []int {
 	return all
 }
 
-// parsePairs reads lines of a key and a number.
-func parsePairs(b []byte) map[string]uint64 {
-	pairs := make(map[string]uint64, 64)
-	for line := range bytes.Lines(b) {
-		key, value, ok := bytes.Cut(bytes.TrimSpace(line), []byte(" "))
-		if n, number := parseNumber(value); ok && number {
-			pairs[string(key)] = n
+// pair is a line of a key and a number.
+type pair struct {
+	key string
+	n   uint64
+}
+
+// pairs are the lines of a file. They are few, and each is asked for once: to look through them
+// takes less than to make a map.
+type pairs []pair
+
+// of returns the number of a key, 0 if it is not there.
+func (p pairs) of(key string) uint64 {
+	for i := range p {
+		if p[i].key == key {
+			return p[i].n
 		}
 	}
-	return pairs
+	return 0
+}
+
+// parsePairs reads lines of a key and a number.
+func parsePairs(b []byte) pairs {
+	all := make(pairs, 0, bytes.Count(b, []byte("\n"))+1)
+	for line := range strings.Lines(string(b)) {
+		key, value, ok := strings.Cut(strings.TrimSpace(line), " ")
+		if n, number := parseNumber([]byte(value)); ok && number {
+			all = append(all, pair{key, n})
+		}
+	}
+	return all
 }
 
 // device is the number of a block device.

@@ -35,7 +35,7 @@ func TestPidsOutsideOfOurNamespaceAreNoPids(t *testing.T) {
 
 func TestUnknownLinesAreLeftOutOfPairs(t *testing.T) {
 	got := parsePairs([]byte("oom_kill 3\n\nnew_thing some=1 other=2\nlonely\nanon 4096\nflag yes\n"))
-	if diff := cmp.Diff(map[string]uint64{"oom_kill": 3, "anon": 4096}, got); diff != "" {
+	if diff := cmp.Diff(pairs{{"oom_kill", 3}, {"anon", 4096}}, got, cmp.AllowUnexported(pair{})); diff != "" {
 		t.Error(diff)
 	}
 }

@@ -1,8 +1,9 @@
 package cgroup
 
 import (
-	"bytes"
+	"errors"
 	"strings"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 )
@@ -17,53 +18,138 @@ import (
 //
 // A figure that cannot be read, for want of the controller, of a newer kernel or of permission,
 // is left out: the other figures are worth more than an error.
+//
+// Whoever asks again within keepFor finds the files still open, which makes it several times as
+// quick; they are closed keepFor after the last call.
 func (g *Group) Stats() (proto.Message, error) {
 	if g == nil {
 		return nil, ErrGone
 	}
-	if g.unified {
-		return g.stats2()
+	r, err := g.take()
+	if err != nil {
+		return nil, err
 	}
-	return g.stats1()
+	var m proto.Message
+	if g.unified {
+		m, err = r.stats2()
+	} else {
+		m, err = r.stats1()
+	}
+	g.put(r, err == nil)
+	return m, err
+}
+
+const (
+	// keepFor is how long files stay open for the next call. Opening and closing one takes several
+	// times as long as reading it, but an open one costs the kernel a page and the shim a descriptor:
+	// it is for those who watch, not for those who ask every ten seconds.
+	keepFor = 2 * time.Second
+
+	// keepBelow bounds the descriptors that may be kept. The system gives out the lowest that is
+	// free, so one above says that the shim has many already, and its limit may be 1024.
+	keepBelow = 256
+)
+
+// reader reads the statistics of a group. It belongs to one call, or to the group between calls.
+type reader struct {
+	sources []*source
+	keep    bool
+	timer   *time.Timer // closes the reader when nobody has asked for a while; nil until it is kept
+}
+
+// source is one directory with statistics.
+type source struct {
+	*dir
+	controllers []string // of version 1
+
+	pageSizes []string          // of huge pages, once known: a kernel always has the same
+	devices   map[device]string // names of block devices, as far as they were asked for
+}
+
+// take returns a reader, that of the last call if it is there: then nobody else has it.
+func (g *Group) take() (*reader, error) {
+	now := time.Now()
+	last := g.asked.Swap(&now)
+	if r := g.idle.Swap(nil); r != nil {
+		return r, nil
+	}
+	r := &reader{keep: last != nil && now.Sub(*last) < keepFor}
+	places := g.v1
+	if g.unified {
+		places = []*place{g.v2}
+	}
+	for _, p := range places {
+		if p == nil || !p.own || !p.counts() {
+			continue
+		}
+		d, err := p.open()
+		if errors.Is(err, ErrGone) {
+			continue
+		}
+		if err != nil {
+			r.close()
+			return nil, err
+		}
+		if r.keep {
+			d.kept = map[string]int{}
+		}
+		r.sources = append(r.sources, &source{dir: d, controllers: p.controllers})
+	}
+	return r, nil
+}
+
+// put keeps a reader for the next call, if it is worth it, or closes it.
+func (g *Group) put(r *reader, good bool) {
+	if !r.keep || !good {
+		r.close()
+		return
+	}
+	if r.timer == nil {
+		r.timer = time.AfterFunc(keepFor, func() {
+			if g.idle.CompareAndSwap(r, nil) {
+				r.close()
+			}
+		})
+	}
+	r.timer.Reset(keepFor)
+	if !g.idle.CompareAndSwap(nil, r) {
+		r.timer.Stop()
+		r.close() // calls at the same time: one reader is enough
+	}
+}
+
+// close closes all files. Nobody uses the reader any more.
+func (r *reader) close() {
+	for _, s := range r.sources {
+		s.close()
+	}
 }
 
 // number returns the figure in a file, 0 if there is none.
 func (d *dir) number(name string) uint64 {
-	b, err := d.readOnce(name, make([]byte, 32))
-	if err != nil {
-		return 0
-	}
-	n, _ := parseNumber(b)
+	n, _ := parseNumber(d.content(name))
 	return n
 }
 
-// content returns what is in a file, nothing if it cannot be read. It is valid until the next
-// read.
-func (d *dir) content(name string) []byte {
-	b, err := d.read(name)
-	if err != nil {
-		return nil
-	}
-	return bytes.TrimSpace(b)
-}
-
 // pairs returns the keys and numbers in a file, none if it cannot be read.
-func (d *dir) pairs(name string) map[string]uint64 { return parsePairs(d.content(name)) }
+func (d *dir) pairs(name string) pairs { return parsePairs(d.content(name)) }
 
-// pageSizes returns the sizes of huge pages that the group has figures for, as in the names of
-// the files: hugetlb.<size><suffix>.
-func (d *dir) pageSizes(suffix string) []string {
-	files, err := d.names(".", false)
+// sizes returns the sizes of huge pages that the group has figures for, as in the names of the
+// files: hugetlb.<size><suffix>.
+func (s *source) sizes(suffix string) []string {
+	if len(s.pageSizes) > 0 {
+		return s.pageSizes
+	}
+	files, err := s.names(".", false)
 	if err != nil {
 		return nil
 	}
-	var sizes []string
 	for _, name := range files {
 		size, ok1 := strings.CutPrefix(name, "hugetlb.")
 		size, ok2 := strings.CutSuffix(size, suffix)
 		if ok1 && ok2 && !strings.Contains(size, ".") { // "2MB.rsvd" counts reservations
-			sizes = append(sizes, size)
+			s.pageSizes = append(s.pageSizes, size)
 		}
 	}
-	return sizes
+	return s.pageSizes
 }

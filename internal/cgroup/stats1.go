@@ -1,144 +1,139 @@
 package cgroup
 
 import (
-	"errors"
 	"math"
 	"os"
+	"slices"
 
 	"github.com/containerd/cgroups/v3/cgroup1/stats"
 	"google.golang.org/protobuf/proto"
 )
 
 // readers1 fill in what the controllers of version 1 know.
-var readers1 = map[string]func(*dir, *stats.Metrics){
-	"cpu":     (*dir).cpu1,
-	"cpuacct": (*dir).cpuacct1,
-	"memory":  (*dir).memory1,
-	"pids":    (*dir).pids1,
-	"blkio":   (*dir).blkio1,
-	"hugetlb": (*dir).hugetlb1,
-	"rdma":    (*dir).rdma1,
+var readers1 = map[string]func(*source, *stats.Metrics){
+	"cpu":     (*source).cpu1,
+	"cpuacct": (*source).cpuacct1,
+	"memory":  (*source).memory1,
+	"pids":    (*source).pids1,
+	"blkio":   (*source).blkio1,
+	"hugetlb": (*source).hugetlb1,
+	"rdma":    (*source).rdma1,
 }
 
 // tick is the unit of cpuacct.stat in nanoseconds: USER_HZ is 100 on every architecture that
 // containers run on.
 const tick = 1e9 / 100
 
+// counts tells whether there are statistics in the hierarchy.
+func (p *place) counts() bool {
+	return p.unified || slices.ContainsFunc(p.controllers, func(name string) bool { return readers1[name] != nil })
+}
+
 // stats1 reads the statistics of a version 1 group. Only the CPU part is always there, with both
 // of its parts: clients follow these pointers without a look.
-func (g *Group) stats1() (proto.Message, error) {
-	m := &stats.Metrics{CPU: &stats.CPUStat{Usage: &stats.CPUUsage{}, Throttling: &stats.Throttle{}}}
-	found := false
-	for _, p := range g.v1 {
-		if !p.own {
-			continue
-		}
-		ok, err := p.stats1(m)
-		if err != nil {
-			return nil, err
-		}
-		found = found || ok
-	}
-	if !found {
-		return nil, ErrGone
-	}
-	return m, nil
-}
-
-// stats1 fills in what the controllers of one hierarchy know. It is false if there are none or
-// the group has gone.
-func (p *place) stats1(m *stats.Metrics) (bool, error) {
-	var d *dir
-	for _, name := range p.controllers {
-		read := readers1[name]
-		if read == nil {
-			continue
-		}
-		if d == nil {
-			var err error
-			if d, err = p.open(); errors.Is(err, ErrGone) {
-				return false, nil
-			} else if err != nil {
-				return false, err
+func (r *reader) stats1() (proto.Message, error) {
+	for len(r.sources) > 0 {
+		m := &stats.Metrics{CPU: &stats.CPUStat{Usage: &stats.CPUUsage{}, Throttling: &stats.Throttle{}}}
+		var buf []byte // one for all
+		gone := slices.IndexFunc(r.sources, func(s *source) bool {
+			if s.buf == nil {
+				s.buf = buf
 			}
-			defer d.close()
+			alive := s.stats1(m)
+			buf = s.buf
+			return !alive
+		})
+		if gone < 0 {
+			return m, nil
 		}
-		read(d, m)
+		// A group goes hierarchy by hierarchy. What this one gave is not 0 but unknown.
+		r.sources[gone].close()
+		r.sources = slices.Delete(r.sources, gone, gone+1)
 	}
-	return d != nil && d.alive(), nil
+	return nil, ErrGone
 }
 
-func (d *dir) cpu1(m *stats.Metrics) {
-	n := d.pairs("cpu.stat")
-	m.CPU.Throttling.Periods = n["nr_periods"]
-	m.CPU.Throttling.ThrottledPeriods = n["nr_throttled"]
-	m.CPU.Throttling.ThrottledTime = n["throttled_time"]
+// stats1 fills in what the controllers of one hierarchy know. It is false if the group has gone.
+func (s *source) stats1(m *stats.Metrics) bool {
+	for _, name := range s.controllers {
+		if read := readers1[name]; read != nil {
+			read(s, m)
+		}
+	}
+	return s.alive()
 }
 
-func (d *dir) cpuacct1(m *stats.Metrics) {
-	n := d.pairs("cpuacct.stat")
-	m.CPU.Usage.User = n["user"] * tick
-	m.CPU.Usage.Kernel = n["system"] * tick
-	m.CPU.Usage.Total = d.number("cpuacct.usage")
-	m.CPU.Usage.PerCPU = parseNumbers(d.content("cpuacct.usage_percpu"))
+func (s *source) cpu1(m *stats.Metrics) {
+	n := s.pairs("cpu.stat")
+	m.CPU.Throttling.Periods = n.of("nr_periods")
+	m.CPU.Throttling.ThrottledPeriods = n.of("nr_throttled")
+	m.CPU.Throttling.ThrottledTime = n.of("throttled_time")
 }
 
-func (d *dir) pids1(m *stats.Metrics) {
-	m.Pids = &stats.PidsStat{Current: d.number("pids.current")}
+func (s *source) cpuacct1(m *stats.Metrics) {
+	n := s.pairs("cpuacct.stat")
+	m.CPU.Usage.User = n.of("user") * tick
+	m.CPU.Usage.Kernel = n.of("system") * tick
+	m.CPU.Usage.Total = s.number("cpuacct.usage")
+	m.CPU.Usage.PerCPU = parseNumbers(s.content("cpuacct.usage_percpu"))
+}
+
+func (s *source) pids1(m *stats.Metrics) {
+	m.Pids = &stats.PidsStat{Current: s.number("pids.current")}
 	// Without a limit clients expect 0 here, unlike with version 2.
-	if limit := d.number("pids.max"); limit != math.MaxUint64 {
+	if limit := s.number("pids.max"); limit != math.MaxUint64 {
 		m.Pids.Limit = limit
 	}
 }
 
-func (d *dir) memory1(m *stats.Metrics) {
-	n := d.pairs("memory.stat")
+func (s *source) memory1(m *stats.Metrics) {
+	n := s.pairs("memory.stat")
 	m.Memory = &stats.MemoryStat{
-		Usage:     d.memoryEntry("memory."),
-		Swap:      d.memoryEntry("memory.memsw."),
-		Kernel:    d.memoryEntry("memory.kmem."),
-		KernelTCP: d.memoryEntry("memory.kmem.tcp."),
+		Usage:     s.memoryEntry("memory."),
+		Swap:      s.memoryEntry("memory.memsw."),
+		Kernel:    s.memoryEntry("memory.kmem."),
+		KernelTCP: s.memoryEntry("memory.kmem.tcp."),
 
-		Cache:        n["cache"],
-		RSS:          n["rss"],
-		RSSHuge:      n["rss_huge"],
-		MappedFile:   n["mapped_file"],
-		Dirty:        n["dirty"],
-		Writeback:    n["writeback"],
-		PgPgIn:       n["pgpgin"],
-		PgPgOut:      n["pgpgout"],
-		PgFault:      n["pgfault"],
-		PgMajFault:   n["pgmajfault"],
-		InactiveAnon: n["inactive_anon"],
-		ActiveAnon:   n["active_anon"],
-		InactiveFile: n["inactive_file"],
-		ActiveFile:   n["active_file"],
-		Unevictable:  n["unevictable"],
+		Cache:        n.of("cache"),
+		RSS:          n.of("rss"),
+		RSSHuge:      n.of("rss_huge"),
+		MappedFile:   n.of("mapped_file"),
+		Dirty:        n.of("dirty"),
+		Writeback:    n.of("writeback"),
+		PgPgIn:       n.of("pgpgin"),
+		PgPgOut:      n.of("pgpgout"),
+		PgFault:      n.of("pgfault"),
+		PgMajFault:   n.of("pgmajfault"),
+		InactiveAnon: n.of("inactive_anon"),
+		ActiveAnon:   n.of("active_anon"),
+		InactiveFile: n.of("inactive_file"),
+		ActiveFile:   n.of("active_file"),
+		Unevictable:  n.of("unevictable"),
 
-		HierarchicalMemoryLimit: n["hierarchical_memory_limit"],
-		HierarchicalSwapLimit:   n["hierarchical_memsw_limit"],
+		HierarchicalMemoryLimit: n.of("hierarchical_memory_limit"),
+		HierarchicalSwapLimit:   n.of("hierarchical_memsw_limit"),
 
-		TotalCache:        n["total_cache"],
-		TotalRSS:          n["total_rss"],
-		TotalRSSHuge:      n["total_rss_huge"],
-		TotalMappedFile:   n["total_mapped_file"],
-		TotalDirty:        n["total_dirty"],
-		TotalWriteback:    n["total_writeback"],
-		TotalPgPgIn:       n["total_pgpgin"],
-		TotalPgPgOut:      n["total_pgpgout"],
-		TotalPgFault:      n["total_pgfault"],
-		TotalPgMajFault:   n["total_pgmajfault"],
-		TotalInactiveAnon: n["total_inactive_anon"],
-		TotalActiveAnon:   n["total_active_anon"],
-		TotalInactiveFile: n["total_inactive_file"],
-		TotalActiveFile:   n["total_active_file"],
-		TotalUnevictable:  n["total_unevictable"],
+		TotalCache:        n.of("total_cache"),
+		TotalRSS:          n.of("total_rss"),
+		TotalRSSHuge:      n.of("total_rss_huge"),
+		TotalMappedFile:   n.of("total_mapped_file"),
+		TotalDirty:        n.of("total_dirty"),
+		TotalWriteback:    n.of("total_writeback"),
+		TotalPgPgIn:       n.of("total_pgpgin"),
+		TotalPgPgOut:      n.of("total_pgpgout"),
+		TotalPgFault:      n.of("total_pgfault"),
+		TotalPgMajFault:   n.of("total_pgmajfault"),
+		TotalInactiveAnon: n.of("total_inactive_anon"),
+		TotalActiveAnon:   n.of("total_active_anon"),
+		TotalInactiveFile: n.of("total_inactive_file"),
+		TotalActiveFile:   n.of("total_active_file"),
+		TotalUnevictable:  n.of("total_unevictable"),
 	}
-	if n := d.pairs("memory.oom_control"); len(n) > 0 {
+	if n := s.pairs("memory.oom_control"); len(n) > 0 {
 		m.MemoryOomControl = &stats.MemoryOomControl{
-			OomKillDisable: n["oom_kill_disable"],
-			UnderOom:       n["under_oom"],
-			OomKill:        n["oom_kill"],
+			OomKillDisable: n.of("oom_kill_disable"),
+			UnderOom:       n.of("under_oom"),
+			OomKill:        n.of("oom_kill"),
 		}
 	}
 }
@@ -154,20 +149,20 @@ func (d *dir) memoryEntry(prefix string) *stats.MemoryEntry {
 	}
 }
 
-func (d *dir) hugetlb1(m *stats.Metrics) {
-	for _, size := range d.pageSizes(".usage_in_bytes") {
+func (s *source) hugetlb1(m *stats.Metrics) {
+	for _, size := range s.sizes(".usage_in_bytes") {
 		m.Hugetlb = append(m.Hugetlb, &stats.HugetlbStat{
 			Pagesize: size,
-			Usage:    d.number("hugetlb." + size + ".usage_in_bytes"),
-			Max:      d.number("hugetlb." + size + ".max_usage_in_bytes"),
-			Failcnt:  d.number("hugetlb." + size + ".failcnt"),
+			Usage:    s.number("hugetlb." + size + ".usage_in_bytes"),
+			Max:      s.number("hugetlb." + size + ".max_usage_in_bytes"),
+			Failcnt:  s.number("hugetlb." + size + ".failcnt"),
 		})
 	}
 }
 
-func (d *dir) rdma1(m *stats.Metrics) {
+func (s *source) rdma1(m *stats.Metrics) {
 	entries := func(name string) (all []*stats.RdmaEntry) {
-		for _, e := range parseRdma(d.content(name)) {
+		for _, e := range parseRdma(s.content(name)) {
 			all = append(all, &stats.RdmaEntry{
 				Device: e.device, HcaHandles: e.handles, HcaObjects: e.objects,
 			})
@@ -188,17 +183,17 @@ var blkioSources = []struct{ prefix, suffix string }{
 }
 
 // blkio1 takes the figures of the first source that has any.
-func (d *dir) blkio1(m *stats.Metrics) {
+func (s *source) blkio1(m *stats.Metrics) {
 	m.Blkio = &stats.BlkIOStat{}
 	for _, from := range blkioSources {
 		read := func(figure string) []blkioEntry {
-			return parseBlkio(d.content(from.prefix + figure + from.suffix))
+			return parseBlkio(s.content(from.prefix + figure + from.suffix))
 		}
 		serviced := read("io_serviced")
 		if len(serviced) == 0 {
 			continue // every source counts these; so it has seen nothing, or does not exist
 		}
-		names := partitions()
+		names := s.deviceNames(serviced)
 		m.Blkio = &stats.BlkIOStat{
 			IoServicedRecursive:     blkio(serviced, names),
 			IoServiceBytesRecursive: blkio(read("io_service_bytes"), names),
@@ -224,11 +219,25 @@ func blkio(entries []blkioEntry, names map[device]string) []*stats.BlkIOEntry {
 	return all
 }
 
-// partitions returns the paths of block devices, none if the kernel does not tell.
-func partitions() map[device]string {
+// deviceNames returns the paths of block devices, none if the kernel does not tell. The list is read
+// again only for a device that was not looked up before.
+func (s *source) deviceNames(entries []blkioEntry) map[device]string {
+	unknown := func(e blkioEntry) bool {
+		_, ok := s.devices[e.device]
+		return !ok
+	}
+	if !slices.ContainsFunc(entries, unknown) {
+		return s.devices
+	}
 	b, err := os.ReadFile("/proc/partitions")
 	if err != nil {
 		return nil
 	}
-	return parsePartitions(b)
+	s.devices = parsePartitions(b)
+	for _, e := range entries {
+		if unknown(e) {
+			s.devices[e.device] = "" // it has no name there
+		}
+	}
+	return s.devices
 }

@@ -7,25 +7,21 @@ import (
 
 // stats2 reads the statistics of a version 2 group. The parts are there even if their controller
 // is not, except MemoryEvents: clients have come to rely on that.
-func (g *Group) stats2() (proto.Message, error) {
-	if g.v2 == nil || !g.v2.own {
+func (r *reader) stats2() (proto.Message, error) {
+	if len(r.sources) == 0 {
 		return nil, ErrGone
 	}
-	d, err := g.v2.open()
-	if err != nil {
-		return nil, err
-	}
-	defer d.close()
+	s := r.sources[0]
 	m := &stats.Metrics{
-		Pids:         &stats.PidsStat{Current: d.number("pids.current"), Limit: d.number("pids.max")},
-		CPU:          d.cpu2(),
-		Memory:       d.memory2(),
-		MemoryEvents: d.memoryEvents(),
-		Io:           &stats.IOStat{Usage: d.io2(), PSI: d.pressure("io.pressure")},
-		Rdma:         &stats.RdmaStat{Current: d.rdma2("rdma.current"), Limit: d.rdma2("rdma.max")},
-		Hugetlb:      d.hugetlb2(),
+		Pids:         &stats.PidsStat{Current: s.number("pids.current"), Limit: s.number("pids.max")},
+		CPU:          s.cpu2(),
+		Memory:       s.memory2(),
+		MemoryEvents: s.memoryEvents(),
+		Io:           &stats.IOStat{Usage: s.io2(), PSI: s.pressure("io.pressure")},
+		Rdma:         &stats.RdmaStat{Current: s.rdma2("rdma.current"), Limit: s.rdma2("rdma.max")},
+		Hugetlb:      s.hugetlb2(),
 	}
-	if !d.alive() {
+	if !s.alive() {
 		return nil, ErrGone // what was read after that is not 0 but unknown
 	}
 	return m, nil
@@ -34,14 +30,14 @@ func (g *Group) stats2() (proto.Message, error) {
 func (d *dir) cpu2() *stats.CPUStat {
 	n := d.pairs("cpu.stat")
 	return &stats.CPUStat{
-		UsageUsec:     n["usage_usec"],
-		UserUsec:      n["user_usec"],
-		SystemUsec:    n["system_usec"],
-		NrPeriods:     n["nr_periods"],
-		NrThrottled:   n["nr_throttled"],
-		ThrottledUsec: n["throttled_usec"],
-		NrBursts:      n["nr_bursts"],
-		BurstUsec:     n["burst_usec"],
+		UsageUsec:     n.of("usage_usec"),
+		UserUsec:      n.of("user_usec"),
+		SystemUsec:    n.of("system_usec"),
+		NrPeriods:     n.of("nr_periods"),
+		NrThrottled:   n.of("nr_throttled"),
+		ThrottledUsec: n.of("throttled_usec"),
+		NrBursts:      n.of("nr_bursts"),
+		BurstUsec:     n.of("burst_usec"),
 		PSI:           d.pressure("cpu.pressure"),
 	}
 }
@@ -49,7 +45,7 @@ func (d *dir) cpu2() *stats.CPUStat {
 func (d *dir) memory2() *stats.MemoryStat {
 	n := d.pairs("memory.stat")
 	// Linux 5.9 split these two into anon and file; of each, one form is there.
-	split := func(key string) uint64 { return n[key] + n[key+"_anon"] + n[key+"_file"] }
+	split := func(key string) uint64 { return n.of(key) + n.of(key+"_anon") + n.of(key+"_file") }
 	return &stats.MemoryStat{
 		Usage:        d.number("memory.current"),
 		UsageLimit:   d.number("memory.max"),
@@ -59,38 +55,38 @@ func (d *dir) memory2() *stats.MemoryStat {
 		SwapMaxUsage: d.number("memory.swap.peak"),
 		PSI:          d.pressure("memory.pressure"),
 
-		Anon:              n["anon"],
-		File:              n["file"],
-		KernelStack:       n["kernel_stack"],
-		Slab:              n["slab"],
-		SlabReclaimable:   n["slab_reclaimable"],
-		SlabUnreclaimable: n["slab_unreclaimable"],
-		Sock:              n["sock"],
-		Shmem:             n["shmem"],
-		FileMapped:        n["file_mapped"],
-		FileDirty:         n["file_dirty"],
-		FileWriteback:     n["file_writeback"],
-		AnonThp:           n["anon_thp"],
-		InactiveAnon:      n["inactive_anon"],
-		ActiveAnon:        n["active_anon"],
-		InactiveFile:      n["inactive_file"],
-		ActiveFile:        n["active_file"],
-		Unevictable:       n["unevictable"],
-		Pgfault:           n["pgfault"],
-		Pgmajfault:        n["pgmajfault"],
-		Pgrefill:          n["pgrefill"],
-		Pgscan:            n["pgscan"],
-		Pgsteal:           n["pgsteal"],
-		Pgactivate:        n["pgactivate"],
-		Pgdeactivate:      n["pgdeactivate"],
-		Pglazyfree:        n["pglazyfree"],
-		Pglazyfreed:       n["pglazyfreed"],
-		ThpFaultAlloc:     n["thp_fault_alloc"],
-		ThpCollapseAlloc:  n["thp_collapse_alloc"],
+		Anon:              n.of("anon"),
+		File:              n.of("file"),
+		KernelStack:       n.of("kernel_stack"),
+		Slab:              n.of("slab"),
+		SlabReclaimable:   n.of("slab_reclaimable"),
+		SlabUnreclaimable: n.of("slab_unreclaimable"),
+		Sock:              n.of("sock"),
+		Shmem:             n.of("shmem"),
+		FileMapped:        n.of("file_mapped"),
+		FileDirty:         n.of("file_dirty"),
+		FileWriteback:     n.of("file_writeback"),
+		AnonThp:           n.of("anon_thp"),
+		InactiveAnon:      n.of("inactive_anon"),
+		ActiveAnon:        n.of("active_anon"),
+		InactiveFile:      n.of("inactive_file"),
+		ActiveFile:        n.of("active_file"),
+		Unevictable:       n.of("unevictable"),
+		Pgfault:           n.of("pgfault"),
+		Pgmajfault:        n.of("pgmajfault"),
+		Pgrefill:          n.of("pgrefill"),
+		Pgscan:            n.of("pgscan"),
+		Pgsteal:           n.of("pgsteal"),
+		Pgactivate:        n.of("pgactivate"),
+		Pgdeactivate:      n.of("pgdeactivate"),
+		Pglazyfree:        n.of("pglazyfree"),
+		Pglazyfreed:       n.of("pglazyfreed"),
+		ThpFaultAlloc:     n.of("thp_fault_alloc"),
+		ThpCollapseAlloc:  n.of("thp_collapse_alloc"),
 
 		WorkingsetRefault:     split("workingset_refault"),
 		WorkingsetActivate:    split("workingset_activate"),
-		WorkingsetNodereclaim: n["workingset_nodereclaim"],
+		WorkingsetNodereclaim: n.of("workingset_nodereclaim"),
 	}
 }
 
@@ -101,12 +97,12 @@ func (d *dir) memoryEvents() *stats.MemoryEvents {
 		return nil
 	}
 	return &stats.MemoryEvents{
-		Low:          n["low"],
-		High:         n["high"],
-		Max:          n["max"],
-		Oom:          n["oom"],
-		OomKill:      n["oom_kill"],
-		OomGroupKill: n["oom_group_kill"],
+		Low:          n.of("low"),
+		High:         n.of("high"),
+		Max:          n.of("max"),
+		Oom:          n.of("oom"),
+		OomKill:      n.of("oom_kill"),
+		OomGroupKill: n.of("oom_group_kill"),
 	}
 }
 
@@ -135,14 +131,14 @@ func (d *dir) rdma2(name string) []*stats.RdmaEntry {
 	return all
 }
 
-func (d *dir) hugetlb2() []*stats.HugeTlbStat {
+func (s *source) hugetlb2() []*stats.HugeTlbStat {
 	var all []*stats.HugeTlbStat
-	for _, size := range d.pageSizes(".current") {
+	for _, size := range s.sizes(".current") {
 		all = append(all, &stats.HugeTlbStat{
 			Pagesize: size,
-			Current:  d.number("hugetlb." + size + ".current"),
-			Max:      d.number("hugetlb." + size + ".max"),
-			Failcnt:  d.pairs("hugetlb." + size + ".events")["max"],
+			Current:  s.number("hugetlb." + size + ".current"),
+			Max:      s.number("hugetlb." + size + ".max"),
+			Failcnt:  s.pairs("hugetlb." + size + ".events").of("max"),
 		})
 	}
 	return all
