@@ -27,9 +27,10 @@ type containerd struct {
 	tasks     string // the namespace of the tasks: that, or with cri Kubernetes' own
 	dir       string // everything containerd writes
 	socket    string
-	isolated  bool // in a mount namespace of its own, see isolate
-	crashes   bool // shims are going to be killed, see crashes
-	cri       bool // with the interface for the kubelet, see withCRI
+	isolated  bool   // in a mount namespace of its own, see isolate
+	crashes   bool   // shims are going to be killed, see crashes
+	cri       bool   // with the interface for the kubelet, see withCRI
+	metrics   string // address for Prometheus; empty: none
 
 	conn   *grpc.ClientConn
 	events *events
@@ -142,6 +143,10 @@ func (c *containerd) install(t *testing.T) {
 // configure writes containerd's configuration: version 2 of the format, which both versions read.
 func (c *containerd) configure(t *testing.T) {
 	t.Helper()
+	metrics := ""
+	if c.metrics != "" {
+		metrics = "[metrics]\naddress = \"" + c.metrics + "\"\n"
+	}
 	config := fmt.Sprintf(`
 version = 2
 root = "%[1]s/root"
@@ -157,7 +162,7 @@ address = "%[2]s"
 level = "debug"
 [plugins."io.containerd.internal.v1.opt"]
 path = "%[1]s/opt"
-`, c.dir, c.socket, map[bool]string{false: `"io.containerd.grpc.v1.cri",`}[c.cri])
+%[4]s`, c.dir, c.socket, map[bool]string{false: `"io.containerd.grpc.v1.cri",`}[c.cri], metrics)
 	if c.cri {
 		config += c.criConfig()
 	}
