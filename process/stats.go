@@ -2,6 +2,7 @@ package process
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -10,13 +11,28 @@ import (
 )
 
 // Stats returns the numbers of the container's control group, as one of the two messages of
-// containerd's cgroups module. Without a control group it is errdefs.ErrNotFound.
+// containerd's cgroups module. Without a control group it is errdefs.ErrNotFound, but for a container
+// that has lost a process for want of memory: that alone is told then. Managers ask for it after an
+// exit with 137, when the scopes that systemd makes have gone already (contract 3.10).
 func (c *Container) Stats() (proto.Message, error) {
 	group := c.cgroup()
 	if group == nil {
 		return nil, fmt.Errorf("cgroup does not exist: %w", errdefs.ErrNotFound)
 	}
-	return group.Stats()
+	numbers, err := group.Stats()
+	if errors.Is(err, errdefs.ErrNotFound) {
+		if kills := c.oomKills(); kills > 0 {
+			return group.Remains(kills), nil
+		}
+	}
+	return numbers, err
+}
+
+// oomKills returns how many OOM kills are known of.
+func (c *Container) oomKills() uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.watch.Kills()
 }
 
 // Pids returns the pids of the container's processes. It never fails, and as long as the

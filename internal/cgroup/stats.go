@@ -5,6 +5,8 @@ import (
 	"strings"
 	"time"
 
+	stats1 "github.com/containerd/cgroups/v3/cgroup1/stats"
+	stats2 "github.com/containerd/cgroups/v3/cgroup2/stats"
 	"google.golang.org/protobuf/proto"
 )
 
@@ -37,6 +39,18 @@ func (g *Group) Stats() (proto.Message, error) {
 	}
 	g.put(r, err == nil)
 	return m, err
+}
+
+// Remains returns the statistics of a group that has gone, of which is known only how many OOM kills
+// there were.
+func (g *Group) Remains(oomKills uint64) proto.Message {
+	if g.Unified() {
+		return &stats2.Metrics{
+			Pids: &stats2.PidsStat{}, CPU: &stats2.CPUStat{}, Memory: &stats2.MemoryStat{}, Io: &stats2.IOStat{},
+			Rdma: &stats2.RdmaStat{}, MemoryEvents: &stats2.MemoryEvents{OomKill: oomKills},
+		}
+	}
+	return &stats1.Metrics{CPU: noCPU(), MemoryOomControl: &stats1.MemoryOomControl{OomKill: oomKills}}
 }
 
 const (

@@ -29,11 +29,16 @@ func (p *place) counts() bool {
 	return p.unified || slices.ContainsFunc(p.controllers, func(name string) bool { return readers1[name] != nil })
 }
 
-// stats1 reads the statistics of a version 1 group. Only the CPU part is always there, with both
-// of its parts: clients follow these pointers without a look.
+// noCPU is the CPU part of the message, which is always there, with both of its parts: clients follow
+// these pointers without a look.
+func noCPU() *stats.CPUStat {
+	return &stats.CPUStat{Usage: &stats.CPUUsage{}, Throttling: &stats.Throttle{}}
+}
+
+// stats1 reads the statistics of a version 1 group.
 func (r *reader) stats1() (proto.Message, error) {
 	for len(r.sources) > 0 {
-		m := &stats.Metrics{CPU: &stats.CPUStat{Usage: &stats.CPUUsage{}, Throttling: &stats.Throttle{}}}
+		m := &stats.Metrics{CPU: noCPU()}
 		var buf []byte // one for all
 		gone := slices.IndexFunc(r.sources, func(s *source) bool {
 			if s.buf == nil {
