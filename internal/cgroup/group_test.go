@@ -227,13 +227,20 @@ func TestGroupsMayVanishWhileTheyAreListed(t *testing.T) {
 	})
 }
 
-// TestMain is also a program with some threads, which the tests start.
+// TestMain is also the programs that the tests start: one with some threads, and within.
 func TestMain(m *testing.M) {
-	if os.Getenv("HOLDFAST_THREADS") == "" {
+	switch {
+	case os.Getenv("HOLDFAST_WITHIN") != "":
+		if err := workWithin(os.Getenv("HOLDFAST_WITHIN")); err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+	case os.Getenv("HOLDFAST_THREADS") != "":
+		fmt.Println("ready")
+		_, _ = os.Stdin.Read(make([]byte, 1)) // until we are killed
+	default:
 		os.Exit(m.Run())
 	}
-	fmt.Println("ready")
-	_, _ = os.Stdin.Read(make([]byte, 1)) // until we are killed
 }
 
 // threads starts a program with some threads and returns its pid.
