@@ -25,6 +25,9 @@ func run(m *testing.M) int {
 	if len(os.Args) > 1 && os.Args[1] == loggerWord {
 		asLogger(os.Args)
 	}
+	if len(os.Args) > 1 && os.Args[1] == threadsWord {
+		asThreads()
+	}
 	dir := os.Getenv(binariesVariable)
 	if dir == "" {
 		var err error
