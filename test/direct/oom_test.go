@@ -95,11 +95,11 @@ func TestOOMOfARestoredContainer(t *testing.T) {
 		t.Fatal(err)
 	}
 	image := filepath.Join(l.dir, "image")
-	l.checkpoint(t, "c1", image, &options.CheckpointOptions{Exit: true})
+	l.checkpoint("c1", image, &options.CheckpointOptions{Exit: true})
 	l.wait("c1", "")
 	l.mustDelete("c1", "")
 	_, seen := l.life("c1", 0)
-	l.restore(t, "c1", cfg, image, l.io("again", client.IOConfig{}))
+	l.restore("c1", cfg, image, l.io("again", client.IOConfig{}))
 	l.kill("c1", "", uint32(syscall.SIGUSR1))
 	if got := l.wait("c1", ""); got != 137 {
 		t.Errorf("exit status %d", got)

@@ -63,9 +63,9 @@ var minimal = machine{"minimal", []suite{
 	{".", "./oom", "no_grpc", "."},
 	{".", "./internal/cgroup", "no_grpc", "."},
 	{".", "./test/direct", "no_grpc", "^(TestWholeLife|TestTerminal|TestExecsOfARunningContainer|TestEveryOOMKillIsToldOnce|" +
-		"TestOOMOf.*|TestPause.*|TestStats.*|TestCheckpointAndRestore|" +
+		"TestOOMOf.*|TestPause.*|TestUpdate.*|TestStats.*|TestCheckpointAndRestore|" +
 		"TestContainerGoesOnWhileTheManagerIsAway|TestContainerIsNotKilledForWhatNobodyReads)$"},
-	{"test/e2e", ".", "", "^(TestCrun.*|TestOutputPilesUpWhileContainerdIsAway)$/(2.4|crun)"},
+	{"test/e2e", ".", "", "^(TestCrun.*|TestOutputPilesUpWhileContainerdIsAway|TestFigures|TestPrometheus)$/(2.4|crun)"},
 }}
 
 // systemd is process 1, and makes the containers' groups.
