@@ -12,20 +12,33 @@ import (
 )
 
 // table is the kernel's table of our children, as far as we know their names.
-var table = registry{children: map[int]*Child{}, forks: map[chan struct{}]struct{}{}}
+var table = registry{
+	children: map[int]*Child{}, births: map[uint64]struct{}{}, unclaimed: map[int]unclaimed{},
+	forks: map[chan struct{}]struct{}{}, patience: 100 * time.Millisecond,
+}
 
-// registry knows the children by pid and counts the births under way.
+// registry knows the children by pid, and the births under way.
 type registry struct {
 	once sync.Once
 	err  error // of once
 
 	// mu guards what follows. It also spans each wait4 and each kill, which never block here:
 	// a pid that is in children has not been waited for, so it cannot belong to a stranger.
-	mu       sync.Mutex
-	children map[int]*Child
-	births   int
-	orphans  uint64
-	forks    map[chan struct{}]struct{} // see Forking
+	mu        sync.Mutex
+	children  map[int]*Child
+	births    map[uint64]struct{} // under way, by number
+	begun     uint64              // births so far
+	unclaimed map[int]unclaimed   // nameless children that were reaped all the same, by pid
+	since     time.Time           // a dead nameless child was first seen by bury; zero if there is none
+	orphans   uint64
+	forks     map[chan struct{}]struct{} // see Forking
+	patience  time.Duration              // of bury with births under way; tests change it
+}
+
+// unclaimed is the exit of a child that one of the births before a given one may still name.
+type unclaimed struct {
+	exit   Exit
+	before uint64
 }
 
 // Init makes this process the one that orphaned descendants become children of
@@ -68,13 +81,12 @@ func Orphans() uint64 {
 }
 
 // Adopt runs birth, which starts a command that leaves a process to us and returns that
-// process's pid, and makes the process a Child, even if it is dead by then. While birth runs no
-// nameless child is reaped. Any number of births may overlap.
+// process's pid, and makes the process a Child, even if it is dead by then. While birth runs
+// nameless children are reaped late, and their exits are kept. Any number of births may overlap.
 //
 // It is an error if the pid is not that of a child of ours, or already has a name.
 func Adopt(birth func() (pid int, err error)) (*Child, error) {
-	table.begin()
-	defer table.end()
+	defer table.end(table.begin())
 	pid, err := birth()
 	if err != nil {
 		return nil, err
@@ -82,16 +94,27 @@ func Adopt(birth func() (pid int, err error)) (*Child, error) {
 	return table.name(pid)
 }
 
-func (r *registry) begin() {
+func (r *registry) begin() (birth uint64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.births++
+	r.begun++
+	r.births[r.begun] = struct{}{}
+	return r.begun
 }
 
 // end also buries those who died nameless during the birth, since their SIGCHLD is long spent.
-func (r *registry) end() {
+func (r *registry) end(birth uint64) {
 	r.mu.Lock()
-	r.births--
+	delete(r.births, birth)
+	oldest := r.begun + 1
+	for under := range r.births {
+		oldest = min(oldest, under)
+	}
+	for pid, u := range r.unclaimed {
+		if u.before <= oldest {
+			delete(r.unclaimed, pid)
+		}
+	}
 	r.mu.Unlock()
 	r.bury()
 }
@@ -108,25 +131,66 @@ func (r *registry) name(pid int) (*Child, error) {
 	}
 	c := newChild(pid)
 	r.children[pid] = c
-	if err := r.collect(pid); err != nil {
+	err := r.collect(pid)
+	// If it is a child now, an earlier one had the same pid.
+	dead, known := r.unclaimed[pid]
+	delete(r.unclaimed, pid)
+	if err != nil && known {
+		r.orphans--
+		r.deliver(c, dead.exit)
+		return c, nil
+	}
+	if err != nil {
 		delete(r.children, pid)
 		return nil, fmt.Errorf("cannot adopt pid %d: it is not a child of the shim (%w); does the runtime write the pid of a process it did not start?", pid, err)
 	}
 	return c, nil
 }
 
-// bury reaps the dead: while a birth is under way only those with a name, otherwise all.
+// bury reaps the dead: while a birth is under way those with a name, otherwise all.
+//
+// That has a limit. As long as there is a zombie in a pid namespace the init process of that does not
+// end (pid_namespaces(7)), and where many containers are probed there is always a birth under way. So
+// the nameless are reaped after a while in any case, and their exits kept for who may name them yet. By
+// then one of their pids could be given to another child of ours, which would be taken for the first if
+// it died, too: that would take as many forks as there are pids.
 func (r *registry) bury() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.births == 0 {
-		for r.next() {
-		}
+	if len(r.births) == 0 {
+		r.sweep()
 		return
 	}
 	for pid := range r.children {
 		// ECHILD cannot be: who is in the table has not been waited for.
 		_ = r.collect(pid)
+	}
+	switch {
+	case !someoneDead():
+		r.since = time.Time{}
+	case r.since.IsZero():
+		r.since = time.Now()
+		time.AfterFunc(r.patience, r.bury) // ends by itself
+	case time.Since(r.since) >= r.patience:
+		r.sweep()
+	}
+}
+
+// sweep reaps all who are dead. mu is held.
+func (r *registry) sweep() {
+	for r.next() {
+	}
+	r.since = time.Time{}
+}
+
+// someoneDead tells whether a child waits to be reaped, and reaps it not.
+func someoneDead() bool {
+	var info unix.Siginfo
+	for {
+		err := unix.Waitid(unix.P_ALL, 0, &info, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil)
+		if err != unix.EINTR { //nolint:errorlint // an errno as the kernel gave it
+			return err == nil && info.Signo != 0
+		}
 	}
 }
 
@@ -138,8 +202,11 @@ func (r *registry) next() bool {
 	}
 	if c := r.children[pid]; c != nil {
 		r.deliver(c, exit)
-	} else {
-		r.orphans++
+		return true
+	}
+	r.orphans++
+	if len(r.births) > 0 {
+		r.unclaimed[pid] = unclaimed{exit, r.begun + 1}
 	}
 	return true
 }

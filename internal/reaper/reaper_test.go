@@ -174,6 +174,15 @@ func TestChildThatDiedBeforeItsNameIsKnownKeepsItsExit(t *testing.T) {
 }
 
 func TestNamelessChildrenWaitForTheEndOfTheBirthAndAreThenReaped(t *testing.T) {
+	table.mu.Lock()
+	usual := table.patience
+	table.patience = time.Hour
+	table.mu.Unlock()
+	defer func() {
+		table.mu.Lock()
+		defer table.mu.Unlock()
+		table.patience = usual
+	}()
 	var pid int
 	before := Orphans()
 	_, err := Adopt(func() (int, error) {
@@ -195,6 +204,65 @@ func TestNamelessChildrenWaitForTheEndOfTheBirthAndAreThenReaped(t *testing.T) {
 	if Orphans() == before {
 		t.Error("orphan was not counted")
 	}
+}
+
+// A zombie keeps the init process of its pid namespace from ending, and births may follow one another
+// for ever.
+func TestNamelessChildrenAreReapedThoughABirthGoesOn(t *testing.T) {
+	before := Orphans()
+	c, err := Adopt(func() (int, error) {
+		pid, err := runRuntime(43, true)
+		if err != nil {
+			return 0, err
+		}
+		for end := time.Now().Add(10 * time.Second); !errors.Is(syscall.Kill(pid, 0), syscall.ESRCH); time.Sleep(time.Millisecond) {
+			if time.Now().After(end) {
+				t.Error("the orphan is still there")
+				break
+			}
+		}
+		return pid, nil // only now we know its name
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := waitDone(t, c).Status; got != 43 {
+		t.Errorf("status %d, want 43", got)
+	}
+	if now := Orphans(); now != before {
+		t.Errorf("%d orphans, and %d before: it was none", now, before)
+	}
+	table.mu.Lock()
+	defer table.mu.Unlock()
+	if len(table.births) > 0 || len(table.unclaimed) > 0 {
+		t.Errorf("remembered: births %v, exits %v", table.births, table.unclaimed)
+	}
+}
+
+// An exit is kept no longer than there are births that may claim it.
+func TestExitsThatNobodyClaimsAreForgotten(t *testing.T) {
+	first := table.begin()
+	pid, err := runRuntime(44, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept := func() bool {
+		table.mu.Lock()
+		defer table.mu.Unlock()
+		_, kept := table.unclaimed[pid]
+		return kept
+	}
+	for end := time.Now().Add(10 * time.Second); !kept(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("its exit is not kept")
+		}
+	}
+	second := table.begin()
+	table.end(first)
+	if kept() {
+		t.Error("its exit is kept for a birth that had not begun")
+	}
+	table.end(second)
 }
 
 // Their signals have merged into one, or were spent while they had to wait.

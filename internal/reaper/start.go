@@ -54,8 +54,7 @@ func Start(cmd *Command) (*Child, error) {
 	if cmd.DieWithParent {
 		attr.Sys.Pdeathsig = syscall.SIGKILL
 	}
-	table.begin()
-	defer table.end()
+	defer table.end(table.begin())
 	pid, err := table.fork(path, append([]string{cmd.Path}, cmd.Args...), attr)
 	runtime.KeepAlive(cmd.Files)
 	if err != nil {

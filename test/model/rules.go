@@ -73,7 +73,7 @@ var ruleTexts = [numRules]string{
 	CommandsAreLimited:             "a runtime command that hangs is killed",
 	StartIsLimitedByTheDeathOfInit: "a start that hangs is killed when the init process is dead",
 
-	NamelessWaitForTheEndOfTheBirth: "children without a name are not reaped while a runtime command may tell us one",
+	NamelessWaitForTheEndOfTheBirth: "the exit of a child without a name is not lost while a runtime command may tell us one",
 	SignalsReachTheLivingOnly:       "looking whether a process lives and sending it a signal are one step",
 
 	EventIsKeptUntilItIsTaken: "an event stays in the queue until the manager has taken it",

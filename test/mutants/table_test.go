@@ -236,26 +236,45 @@ var mutants = []mutant{
 		breaks: "a signal stands for many deaths",
 		file:   "internal/reaper/reaper.go",
 		tests:  "TestAllWhoDiedDuringABirthAreReapedAtItsEnd",
-		old: `		for r.next() {
-		}`,
-		new: "\t\tr.next()",
+		old: `	for r.next() {
+	}`,
+		new: "\tr.next()",
 	},
 	{
 		breaks: "children without a name are left alone while a command may tell it",
 		file:   "internal/reaper/reaper.go",
-		tests:  "TestChildThatDiedBeforeItsNameIsKnownKeepsItsExit|TestNamelessChildrenWaitForTheEndOfTheBirthAndAreThenReaped",
-		old:    "\tif r.births == 0 {",
-		new:    "\tif r.births >= 0 {",
+		tests:  "TestNamelessChildrenWaitForTheEndOfTheBirthAndAreThenReaped",
+		old:    "\tif len(r.births) == 0 {",
+		new:    "\tif len(r.births) >= 0 {",
+	},
+	{
+		breaks: "a nameless child holds up nobody's end",
+		file:   "internal/reaper/reaper.go",
+		tests:  "TestNamelessChildrenAreReapedThoughABirthGoesOn",
+		old:    "\t\ttime.AfterFunc(r.patience, r.bury) // ends by itself",
+		new:    "\t\t_ = time.AfterFunc",
+	},
+	{
+		breaks: "the exit of a nameless child is kept for who may name it",
+		file:   "internal/reaper/reaper.go",
+		tests:  "TestNamelessChildrenAreReapedThoughABirthGoesOn",
+		old:    "\tif len(r.births) > 0 {",
+		new:    "\tif len(r.births) < 0 {",
+	},
+	{
+		breaks: "an exit is kept no longer than needed",
+		file:   "internal/reaper/reaper.go",
+		tests:  "TestExitsThatNobodyClaimsAreForgotten",
+		old:    "\t\tif u.before <= oldest {",
+		new:    "\t\tif u.before < oldest {",
 	},
 	{
 		breaks: "who died nameless during a birth is reaped after it",
 		file:   "internal/reaper/reaper.go",
 		tests:  "TestNamelessChildrenWaitForTheEndOfTheBirthAndAreThenReaped",
-		old: `	r.births--
-	r.mu.Unlock()
+		old: `	r.mu.Unlock()
 	r.bury()`,
-		new: `	r.births--
-	r.mu.Unlock()`,
+		new: "\tr.mu.Unlock()",
 	},
 	{
 		breaks: "no signal goes to a pid that has been reaped",

@@ -32,6 +32,7 @@ func Check(events []client.Event, opts ...Option) error {
 		tasks:          map[string]*task{},
 		beginsInMiddle: slices.Contains(opts, BeginsInMiddle),
 		execsDeleted:   slices.Contains(opts, ExecsDeleted),
+		compacted:      slices.Contains(opts, Compacted),
 	}
 	for i, ev := range events {
 		w.index, w.current = i, ev

@@ -43,4 +43,7 @@ const (
 	// ExecsDeleted is for a history in which exec processes were deleted before their start and
 	// their ids used again, of which the log says nothing.
 	ExecsDeleted
+	// Compacted is for a shim whose manager had thousands of events to take: it does not tell any more
+	// that an exec process has come into being which has ended meanwhile.
+	Compacted
 )

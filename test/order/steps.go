@@ -62,6 +62,7 @@ func (w *walk) exit(t *task, ev client.Event, m *events.TaskExit) {
 	case p.state == deleted:
 		w.report(DeletedLast, "the process has been deleted before")
 		return
+	case w.compacted && !isInit && (p.state == absent || p.state == created):
 	case p.state == absent || p.state == created && !isInit:
 		w.report(ExitedNotFail, "the process is %s", p.state)
 		return

@@ -52,6 +52,7 @@ type walk struct {
 	namespace      string
 	beginsInMiddle bool
 	execsDeleted   bool
+	compacted      bool
 
 	index      int
 	current    client.Event
