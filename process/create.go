@@ -201,6 +201,9 @@ func connect(io *stdio.IO, console *os.File) error {
 // is needed to run a container, so what goes wrong is logged and no more.
 func (c *Container) watchMemory(child *reaper.Child) {
 	group, err := cgroup.Of(child.Pid())
+	if child.Signal(0) != nil && err == nil {
+		err = errors.New("the init process is dead, and its pid may have been somebody else's by then")
+	}
 	if err != nil {
 		c.cfg.Log.Warn("no control group: no stats, no OOM events", "task", c.cfg.ID, "err", err)
 		return

@@ -288,16 +288,15 @@ var mutants = []mutant{
 		breaks: "Close looks a last time",
 		file:   "oom/watch.go",
 		tests:  "TestCloseLooksWithoutNotification|TestKillOfInitIsReportedOnceBeforeCloseReturns",
-		old: `			<-ended
-			w.look()`,
-		new: "\t\t\t<-ended",
+		old:    "\t\t\tif _, err := w.look(); err != nil && killed {",
+		new:    "\t\t\tif err := error(nil); err != nil && killed {",
 	},
 	{
 		breaks: "a kill is reported once",
 		file:   "oom/watch.go",
 		tests:  "TestKillOfInitIsReportedOnceBeforeCloseReturns",
-		old:    "\tif err != nil || n <= w.kills.Load() {",
-		new:    "\tif err != nil || n < w.kills.Load() {",
+		old:    "\tif err != nil || n.kills <= w.kills.Load() {",
+		new:    "\tif err != nil || n.kills < w.kills.Load() {",
 	},
 
 	{
