@@ -7,6 +7,9 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -122,7 +125,12 @@ func show(m proto.Message, err error) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	// protojson varies its white space from build to build, on purpose.
+	return printJSON(data)
+}
+
+// printJSON prints data as people like it. protojson varies its white space from build to build, on
+// purpose.
+func printJSON(data []byte) (int, error) {
 	var text bytes.Buffer
 	if err := json.Indent(&text, data, "", "  "); err != nil {
 		return 0, err
@@ -136,7 +144,32 @@ func connect(ctx context.Context, t *target) (int, error) {
 }
 
 func state(ctx context.Context, t *target) (int, error) {
-	return show(t.State(ctx, &task.StateRequest{ID: t.id, ExecID: t.exec}))
+	response, err := t.State(ctx, &task.StateRequest{ID: t.id, ExecID: t.exec})
+	if err != nil {
+		return 0, err
+	}
+	data, err := protojson.MarshalOptions{EmitUnpopulated: true}.Marshal(response)
+	if err != nil {
+		return 0, err
+	}
+	if record := readRecord(response.GetBundle(), t.exec); record != nil {
+		data = slices.Concat(bytes.TrimSuffix(data, []byte("}")), []byte(`,"record":`), record, []byte("}"))
+	}
+	return printJSON(data)
+}
+
+// readRecord returns what the shim has noted in the bundle of a process that has ended: its cause, and
+// whose limit of memory was hit. It is nil if there is nothing, as with other shims.
+func readRecord(bundle, exec string) []byte {
+	name := "exit.json"
+	if exec != "" {
+		name = "exit." + exec + ".json"
+	}
+	record, err := os.ReadFile(filepath.Join(bundle, name))
+	if err != nil || !json.Valid(record) {
+		return nil
+	}
+	return record
 }
 
 func pids(ctx context.Context, t *target) (int, error) {

@@ -40,6 +40,7 @@ func TestDetachedContainerAnswersTheVerbs(t *testing.T) {
 		{"kill c1 --signal 0", 0, nil, ""},
 		{"kill --all c1", 0, nil, ""},
 		{"wait c1", 0, []string{`"exitStatus": 137`}, ""},
+		{"state c1", 0, []string{`"STOPPED"`, `"record": {`, `"Cause": "request"`}, ""},
 		{"delete c1", 0, []string{`"exitStatus": 137`}, ""},
 		{"state c1", exitFailed, nil, "not found"},
 		{"shutdown", 0, nil, "/tasks/delete"}, // which it could not send before
