@@ -45,11 +45,13 @@ var mayImport = map[string][]string{
 // ttrpc needs a few small packages of the gRPC module; they are not gRPC.
 var notLinked = []string{
 	"crypto/tls",
+	"github.com/opencontainers/go-digest",
 	"github.com/prometheus",
 	"github.com/sirupsen",
 	"go.opentelemetry.io",
 	"google.golang.org/grpc",
 	"net/http",
+	"regexp",
 }
 
 var ofGRPC = []string{
@@ -64,7 +66,7 @@ var ofGRPC = []string{
 }
 
 // notImported are packages that cost the shim time at every start.
-var notImported = []string{"html/template", "regexp", "text/template"}
+var notImported = []string{"html/template", "text/template"}
 
 // What is linked may not grow without somebody deciding it.
 const (

@@ -38,9 +38,11 @@ func TestFiveHundredExecsAtOnce(t *testing.T) {
 	const crowd = 500
 	l := newLab(t, labConfig{bundle: sleeper()})
 	l.run("c1", nil)
+	began := time.Now()
 	if err := l.oneExec("c1", "first", client.BundleConfig{Args: []string{"/bin/true"}}, 0); err != nil {
 		t.Fatal(err)
 	}
+	alone := time.Since(began)
 	before := l.census()
 	stop, most := make(chan struct{}), before
 	watched := make(chan struct{})
@@ -61,12 +63,20 @@ func TestFiveHundredExecsAtOnce(t *testing.T) {
 			}
 		}
 	}()
+	took := make([]time.Duration, crowd)
 	for i, err := range crowded(crowd, func(i int) error {
+		began := time.Now()
+		defer func() { took[i] = time.Since(began) }()
 		return l.oneExec("c1", fmt.Sprint("e", i), client.BundleConfig{Args: []string{"/bin/true"}}, 0)
 	}) {
 		if err != nil {
 			t.Errorf("exec %d: %v", i, err)
 		}
+	}
+	slices.Sort(took)
+	t.Logf("an exec alone took %v; of %d at once the half took %v, 99 of 100 %v", alone, crowd, took[crowd/2], took[crowd*99/100])
+	if slow := took[crowd*99/100]; slow > 3*crowd*alone {
+		t.Errorf("execs take %v in a queue of %d, and %v alone", slow, crowd, alone)
 	}
 	close(stop)
 	<-watched

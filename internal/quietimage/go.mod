@@ -1,0 +1,3 @@
+module github.com/opencontainers/image-spec
+
+go 1.26
