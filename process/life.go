@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"holdfast/internal/bundle"
 	"holdfast/internal/reaper"
 	"holdfast/internal/recorder"
 )
@@ -206,7 +207,7 @@ func (c *Container) killedForMemory(limit string) {
 	c.oomed.Store(kill)
 	c.tellVictim(kill)
 	path := filepath.Join(c.cfg.Bundle, oomFile)
-	if err := writeNew(path, nil); err != nil {
+	if err := bundle.Make(path, nil, 0o600); err != nil {
 		c.cfg.Log.Warn("OOM kill not recorded", "task", c.cfg.ID, "err", err)
 	}
 	c.cfg.Events.Append(&events.TaskOOM{ContainerID: c.cfg.ID})

@@ -4,12 +4,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"path/filepath"
 	"sync/atomic"
 	"time"
 
+	"holdfast/internal/bundle"
 	"holdfast/internal/proc"
 	"holdfast/internal/reaper"
 )
@@ -127,46 +126,27 @@ func (c *Container) record(file string, pid int, exit reaper.Exit, cause string)
 	}
 }
 
-// writeExitRecord replaces a record in one step. It does not fsync: the bundle is on a tmpfs as
-// a rule, and a crash of the machine ends the container anyway (demand.md 142).
+// writeExitRecord replaces a record in one step.
 func writeExitRecord(path string, record ExitRecord) error {
 	content, err := json.Marshal(record)
 	if err != nil {
 		return fmt.Errorf("encode exit record: %w", err)
 	}
-	tmp := path + ".tmp"
-	if err := writeNew(tmp, content); err != nil {
-		return fmt.Errorf("write exit record: %w", err)
-	}
-	if err := os.Rename(tmp, path); err != nil {
+	if err := bundle.Replace(path, content, 0o600); err != nil {
 		return fmt.Errorf("write exit record: %w", err)
 	}
 	return nil
 }
 
-// writeNew writes a file in the place of whatever has that name. It follows no link that somebody has
-// put there, nor waits for the reader of a FIFO: the file is one that we have made (open(2), O_EXCL).
-func writeNew(path string, content []byte) error {
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(content)
-	return errors.Join(err, f.Close())
-}
-
 // forgetExit removes what an earlier container in the same bundle has left, or it would be taken for
 // the end of the next one.
-func forgetExit(bundle string) error {
-	return errors.Join(forget(bundle, ExitFile), forget(bundle, oomFile))
+func forgetExit(dir string) error {
+	return errors.Join(forget(dir, ExitFile), forget(dir, oomFile))
 }
 
 // forget removes a record, if it is there.
-func forget(bundle, file string) error {
-	if err := os.Remove(filepath.Join(bundle, file)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+func forget(dir, file string) error {
+	if err := bundle.Remove(filepath.Join(dir, file)); err != nil {
 		return fmt.Errorf("remove an exit record: %v", err) //nolint:errorlint // no errno that ttrpc would take for another error
 	}
 	return nil

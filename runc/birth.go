@@ -13,6 +13,7 @@ import (
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 
+	"holdfast/internal/bundle"
 	"holdfast/internal/reaper"
 )
 
@@ -79,8 +80,9 @@ func (r *Runtime) Exec(ctx context.Context, cfg ExecConfig) (*reaper.Child, *os.
 	// The names begin with exec., so no exec id can meet init.pid (contract T35).
 	base := filepath.Join(r.Bundle, "exec."+cfg.ID)
 	process := base + ".json"
-	if err := writePrivate(process, cfg.Process); err != nil {
-		return nil, nil, r.failure("exec", err)
+	// Nobody else may read it: the environment of a process is a common place for secrets.
+	if err := bundle.Make(process, cfg.Process, 0o600); err != nil {
+		return nil, nil, r.failure("exec", fmt.Errorf("make process file: %w", err))
 	}
 	defer os.Remove(process) //nolint:errcheck // goes with the bundle at the latest
 	pidFile := base + ".pid"
@@ -228,27 +230,9 @@ func (r *Runtime) undo(ctx context.Context, b birth, child *reaper.Child, cause 
 func removePidFile(path string) error {
 	hidden := filepath.Join(filepath.Dir(path), "."+filepath.Base(path))
 	for _, p := range []string{path, hidden} {
-		if err := os.Remove(p); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := bundle.Remove(p); err != nil {
 			return fmt.Errorf("remove old pid file: %w", err)
 		}
-	}
-	return nil
-}
-
-// writePrivate writes a new file that nobody else may read: the environment of a process is a
-// common place for secrets.
-func writePrivate(path string, content []byte) error {
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("remove old process file: %w", err)
-	}
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return fmt.Errorf("make process file: %w", err)
-	}
-	_, err = f.Write(content)
-	if err := errors.Join(err, f.Close()); err != nil {
-		_ = os.Remove(path)
-		return fmt.Errorf("write process file: %w", err)
 	}
 	return nil
 }

@@ -2,14 +2,12 @@ package runc
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"strconv"
 
-	"golang.org/x/sys/unix"
+	"holdfast/internal/bundle"
 )
 
 const (
@@ -33,11 +31,11 @@ type Spec struct {
 	RootUID, RootGID int
 }
 
-// ReadSpec reads config.json in bundle. If it fails, the Spec is the zero value, which is the
+// ReadSpec reads config.json in the bundle dir. If it fails, the Spec is the zero value, which is the
 // safe one: shared pid namespace, no limit. The error matches no kind.
-func ReadSpec(bundle string) (Spec, error) {
-	path := filepath.Join(bundle, "config.json")
-	f, err := openRegular(path)
+func ReadSpec(dir string) (Spec, error) {
+	path := filepath.Join(dir, "config.json")
+	f, err := bundle.Open(path)
 	if err != nil {
 		return Spec{}, fmt.Errorf("read %s: %v", path, err) //nolint:errorlint // no ENOENT for ttrpc to take for "no such task"
 	}
@@ -47,24 +45,6 @@ func ReadSpec(bundle string) (Spec, error) {
 		return Spec{}, fmt.Errorf("read %s: %v", path, err) //nolint:errorlint // see above
 	}
 	return spec, nil
-}
-
-// openRegular opens a file of a bundle for reading. It never waits for the writer of a FIFO, nor
-// does it follow a link out of the file's directory.
-func openRegular(path string) (*os.File, error) {
-	dir, err := os.OpenRoot(filepath.Dir(path))
-	if err != nil {
-		return nil, err
-	}
-	defer dir.Close() //nolint:errcheck // nothing was written
-	f, err := dir.OpenFile(filepath.Base(path), os.O_RDONLY|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
-	}
-	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
-		return nil, errors.Join(errors.New("it is not a regular file"), err, f.Close())
-	}
-	return f, nil
 }
 
 type idMapping struct{ ContainerID, HostID, Size uint32 }
@@ -126,7 +106,7 @@ func parseSpec(r io.Reader) (Spec, error) {
 
 // readPid reads a pid file.
 func readPid(path string) (int, error) {
-	f, err := openRegular(path)
+	f, err := bundle.Open(path)
 	if err != nil {
 		return 0, err
 	}

@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"holdfast/internal/bundle"
 )
 
 // CheckpointConfig is how to write a container to disk.
@@ -77,7 +79,7 @@ func (r *Runtime) explain(err error, work, name string) error {
 		e.Message += ": " + strings.Join(lines, "; ")
 	}
 	kept := filepath.Join(r.Bundle, "criu-"+name)
-	if writePrivate(kept, content) == nil {
+	if bundle.Make(kept, content, 0o600) == nil {
 		e.Message += " path= " + kept
 	}
 	e.Message = clean(e.Message)

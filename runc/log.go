@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"holdfast/internal/bundle"
 	"holdfast/internal/reaper"
 )
 
@@ -67,7 +68,7 @@ func (l callLog) read() ([]byte, error) {
 	if l.path == os.DevNull {
 		return nil, nil
 	}
-	f, err := openRegular(l.path)
+	f, err := bundle.Open(l.path)
 	if err != nil {
 		return nil, err
 	}

@@ -7,6 +7,8 @@ import (
 	"io"
 	"io/fs"
 	"path/filepath"
+
+	"holdfast/internal/bundle"
 )
 
 // Annotations in config.json that tell which containers share a daemon (contract 1.6.2).
@@ -40,9 +42,9 @@ func (a annotations) key(id string) string {
 
 // readAnnotations reads config.json of a bundle as far as its annotations. A bundle without one
 // has none: sandboxes of some managers come without a spec.
-func readAnnotations(bundle string) (annotations, error) {
-	path := filepath.Join(bundle, "config.json")
-	f, err := openInBundle(path)
+func readAnnotations(dir string) (annotations, error) {
+	path := filepath.Join(dir, "config.json")
+	f, err := bundle.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return annotations{}, nil
 	}

@@ -16,6 +16,8 @@ import (
 	"github.com/containerd/containerd/api/types"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
+
+	"holdfast/internal/bundle"
 )
 
 const (
@@ -113,7 +115,7 @@ func (s *starter) claim(ctx context.Context) (*listener, int32, error) {
 // there is a daemon, so that none can be forgotten (contract T4).
 func (s *starter) writeAddress() error {
 	path := filepath.Join(s.bundle, addressFile)
-	if err := writeFile(path, []byte(addressScheme+s.socket), 0o644); err != nil {
+	if err := bundle.Replace(path, []byte(addressScheme+s.socket), 0o644); err != nil {
 		return fmt.Errorf("write the shim's address: %w", err)
 	}
 	return nil

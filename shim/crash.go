@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"holdfast/internal/bundle"
 )
 
 const (
@@ -23,14 +25,14 @@ const (
 
 // catchCrashes has the Go runtime write there what it writes when it gives up, beside standard
 // error. The file is removed by the function that is returned, if it is empty.
-func catchCrashes(bundle string) (done func(), err error) {
-	path := filepath.Join(bundle, crashFile)
+func catchCrashes(dir string) (done func(), err error) {
+	path := filepath.Join(dir, crashFile)
 	// Somebody may have put a link or a FIFO there.
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	if err := checkRegular(f); err != nil {
+	if err := bundle.Regular(f); err != nil {
 		return nil, errors.Join(fmt.Errorf("open %s: %w", path, err), f.Close())
 	}
 	// The runtime has a descriptor of its own.
@@ -45,9 +47,9 @@ func catchCrashes(bundle string) (done func(), err error) {
 }
 
 // reportCrash returns as an error what a daemon has left there that ended by a panic; nil if none has.
-func reportCrash(bundle string) error {
-	path := filepath.Join(bundle, crashFile)
-	f, err := openInBundle(path)
+func reportCrash(dir string) error {
+	path := filepath.Join(dir, crashFile)
+	f, err := bundle.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 
+	"holdfast/internal/bundle"
 	"holdfast/runc"
 )
 
@@ -166,7 +167,7 @@ func assignID(to *uint32, value any) bool {
 
 // SaveOptions writes what delete will need of o into the bundle. Call it before the first side
 // effect of Create. A crash leaves each of the two files old or new, never half.
-func SaveOptions(bundle string, o *options.Options) error {
+func SaveOptions(dir string, o *options.Options) error {
 	if o == nil {
 		o = &options.Options{}
 	}
@@ -174,10 +175,10 @@ func SaveOptions(bundle string, o *options.Options) error {
 	if err != nil {
 		return fmt.Errorf("save options: %w", err)
 	}
-	if err := writeFile(filepath.Join(bundle, optionsFile), data, 0o600); err != nil {
+	if err := bundle.Replace(filepath.Join(dir, optionsFile), data, 0o600); err != nil {
 		return fmt.Errorf("save options: %w", err)
 	}
-	if err := writeFile(filepath.Join(bundle, runtimeFile), []byte(o.GetBinaryName()), 0o600); err != nil {
+	if err := bundle.Replace(filepath.Join(dir, runtimeFile), []byte(o.GetBinaryName()), 0o600); err != nil {
 		return fmt.Errorf("save options: %w", err)
 	}
 	return nil

@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"holdfast/internal/bundle"
 )
 
 // TestSocketPathIsTheOneManagersCompute has sums made with sha256sum.
@@ -144,7 +146,7 @@ func TestPermissionsDoNotDependOnTheUmask(t *testing.T) {
 			}
 			defer l.Close()
 			address := filepath.Join(dir, "address")
-			if err := writeFile(address, nil, 0o644); err != nil {
+			if err := bundle.Replace(address, nil, 0o644); err != nil {
 				t.Fatal(err)
 			}
 			for path, want := range map[string]os.FileMode{dir: 0o700, l.at.path: 0o600, address: 0o644} {

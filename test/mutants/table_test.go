@@ -364,7 +364,7 @@ var mutants = []mutant{
 		breaks: "what a dead shim has left does not fail the next try",
 		file:   "runc/birth.go",
 		tests:  "TestLeftoversOfADeadShimDoNotFailTheNextTry",
-		old: `		if err := os.Remove(p); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		old: `		if err := bundle.Remove(p); err != nil {
 			return fmt.Errorf("remove old pid file: %w", err)`,
 		new: `		if _, err := os.Stat(p); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("remove old pid file: %w", err)`,

@@ -1,0 +1,81 @@
+// Package bundle opens and makes the files of a container's bundle.
+//
+// What is in a bundle may have been put there by somebody else: a link to a file elsewhere, a FIFO that
+// nobody reads. So the package follows no link out of the directory of a file, waits for nobody, and
+// what it makes is a file that was not there before (open(2), O_EXCL). It knows nothing of what the files
+// hold.
+package bundle
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// Open opens a regular file for reading.
+func Open(path string) (*os.File, error) {
+	dir, err := os.OpenRoot(filepath.Dir(path))
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close() //nolint:errcheck // nothing was written
+	f, err := dir.OpenFile(filepath.Base(path), os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	if err := Regular(f); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+// Regular returns an error if f is no regular file.
+func Regular(f *os.File) error {
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = errors.New("it is not a regular file")
+	}
+	return err
+}
+
+// Make makes a file with exactly that mode, in the place of whatever has that name. If it fails there is
+// none.
+func Make(path string, content []byte, mode os.FileMode) error {
+	if err := Remove(path); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(content)
+	if err == nil {
+		err = f.Chmod(mode) // whatever the umask is
+	}
+	if err := errors.Join(err, f.Close()); err != nil {
+		return errors.Join(err, os.Remove(path))
+	}
+	return nil
+}
+
+// Replace is Make in one step: a reader, and who comes after a crash, finds the old file or the new one,
+// never a part. Nothing is synced to disk: a bundle is on a tmpfs as a rule, and a crash of the machine
+// ends the container anyway.
+func Replace(path string, content []byte, mode os.FileMode) error {
+	next := path + ".tmp"
+	if err := Make(next, content, mode); err != nil {
+		return err
+	}
+	return os.Rename(next, path)
+}
+
+// Remove removes a file, if it is there.
+func Remove(path string) error {
+	if err := os.Remove(path); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
