@@ -8,8 +8,7 @@ import (
 	"net"
 	"time"
 
-	taskv2 "github.com/containerd/containerd/api/runtime/task/v2"
-	taskv3 "github.com/containerd/containerd/api/runtime/task/v3"
+	task "github.com/containerd/containerd/api/runtime/task/v3"
 	"github.com/containerd/ttrpc"
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
@@ -52,11 +51,11 @@ func probe(ctx context.Context, path, id string) (int32, error) {
 	}
 	client := ttrpc.NewClient(conn)
 	defer client.Close() //nolint:errcheck // nothing was asked for after the answer
-	_, err = taskv3.NewTTRPCTaskClient(client).Connect(ctx, &taskv3.ConnectRequest{ID: id})
 	version := int32(newestVersion)
+	err = connect(ctx, client, version, id)
 	if status.Code(err) == codes.Unimplemented {
 		version = olderVersion
-		_, err = taskv2.NewTTRPCTaskClient(client).Connect(ctx, &taskv2.ConnectRequest{ID: id})
+		err = connect(ctx, client, version, id)
 	}
 	switch {
 	case isClosed(err), status.Code(err) == codes.Unavailable:
@@ -67,6 +66,15 @@ func probe(ctx context.Context, path, id string) (int32, error) {
 	// Any other error is an answer too.
 	return version, nil
 }
+
+// connect asks in a version of the task API. The messages are the same in both, so those of one do; the
+// other's would cost each shim the memory of their descriptions.
+func connect(ctx context.Context, client *ttrpc.Client, version int32, id string) error {
+	return client.Call(ctx, taskService(version), "Connect", &task.ConnectRequest{ID: id}, new(task.ConnectResponse))
+}
+
+// taskService is the name of the task API in a version.
+func taskService(version int32) string { return fmt.Sprintf("containerd.task.v%d.Task", version) }
 
 // isClosed tells whether err means that the other side has closed the connection.
 func isClosed(err error) bool {

@@ -95,8 +95,8 @@ func (s *Service) methods() map[string]ttrpc.Method {
 
 // Register makes server answer both versions of the task API.
 func (s *Service) Register(server *ttrpc.Server) {
-	for _, version := range []string{"v2", "v3"} {
-		server.Register("containerd.task."+version+".Task", s.methods())
+	for _, version := range []int32{olderVersion, newestVersion} {
+		server.Register(taskService(version), s.methods())
 	}
 }
 
