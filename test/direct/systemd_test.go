@@ -20,12 +20,18 @@ import (
 // unitPrefix is the middle part of a cgroupsPath of the systemd driver: slice:prefix:name.
 var unitPrefix = fmt.Sprintf("holdfasttest%d", os.Getpid())
 
-// systemdLab is a lab whose containers are in scopes of systemd. It has one for c1 in system.slice.
-func systemdLab(t *testing.T, id string, cfg client.BundleConfig) *lab {
+// needsSystemd skips a test, before its subtests, without systemd.
+func needsSystemd(t *testing.T) {
 	t.Helper()
 	if _, err := os.Stat("/run/systemd/system"); err != nil {
 		t.Skip("needs systemd as pid 1")
 	}
+}
+
+// systemdLab is a lab whose containers are in scopes of systemd. It has one for c1 in system.slice.
+func systemdLab(t *testing.T, id string, cfg client.BundleConfig) *lab {
+	t.Helper()
+	needsSystemd(t)
 	if _, err := os.Stat("/sys/fs/cgroup/cgroup.controllers"); err != nil {
 		t.Skip("needs cgroup v2 alone")
 	}
@@ -76,6 +82,7 @@ func (l *lab) noOOM(id string) {
 
 // The driver's path is slice:prefix:name; a slice's name tells the slices that it is in.
 func TestSystemdPaths(t *testing.T) {
+	needsSystemd(t)
 	top, burst := unitPrefix+".slice", unitPrefix+"-burst.slice"
 	pod := unitPrefix + "-burst-pod1.slice"
 	for parent, slice := range map[string]string{
@@ -138,6 +145,7 @@ func TestEveryOOMKillInAScopeIsToldOnce(t *testing.T) {
 
 // An operator stops or kills the scope, and nobody tells the shim.
 func TestScopeIsEndedBehindOurBack(t *testing.T) {
+	needsSystemd(t)
 	for name, c := range map[string]struct {
 		command []string
 		status  int

@@ -133,7 +133,7 @@ func (m machine) build(t *testing.T, ctx context.Context, root, dir string) stri
 	copyTo(t, dir, filepath.Join(root, "bin", "containerd-shim-holdfast-v2"))
 	copyTo(t, dir, filepath.Join(root, "test", "without-unified")) // tests look for it above them
 	containerd := strings.TrimSpace(run(t, ctx, root, "test/build-containerd"))
-	for _, program := range []string{"containerd", "ctr"} {
+	for _, program := range []string{"containerd", "ctr", "containerd-shim-runc-v2"} {
 		copyTo(t, dir, filepath.Join(containerd, program))
 	}
 	run(t, ctx, root, "go", "build", "-tags", "no_grpc", "-o", filepath.Join(dir, "fakerunc"), "./test/fakerunc")
