@@ -174,5 +174,8 @@ func (c *Container) killAll(ctx context.Context, sig syscall.Signal) error {
 	if err2 == nil || errors.Is(err2, errdefs.ErrNotFound) {
 		return nil
 	}
-	return errors.Join(err, err2)
+	if err == nil {
+		return err2
+	}
+	return fmt.Errorf("%w; and the runtime: %w", err, err2)
 }
