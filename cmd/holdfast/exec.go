@@ -7,13 +7,18 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	task "github.com/containerd/containerd/api/runtime/task/v3"
+	"github.com/containerd/errdefs"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"holdfast/internal/client"
 )
+
+// startPause is between two tries to kill what is being started.
+const startPause = 10 * time.Millisecond
 
 // runExec runs one exec process, attached to our streams, and returns its exit status. A signal
 // kills the process; a second one leaves it.
@@ -104,10 +109,20 @@ func (t *target) startAndWait(ctx context.Context, streams *attachment) (*task.W
 	return t.Wait(ctx, &task.WaitRequest{ID: t.id, ExecID: t.exec})
 }
 
-// killExec reports whether there was a process to kill.
+// killExec reports whether there was a process to kill. One that is being started can be killed only when
+// it is: it may run, and its output have been seen, before the shim has said so.
 func (t *target) killExec(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, killLimit)
 	defer cancel()
-	_, err := t.Kill(ctx, &task.KillRequest{ID: t.id, ExecID: t.exec, Signal: 9})
-	return err == nil
+	for {
+		_, err := t.Kill(ctx, &task.KillRequest{ID: t.id, ExecID: t.exec, Signal: 9})
+		if !errdefs.IsFailedPrecondition(err) {
+			return err == nil
+		}
+		select {
+		case <-time.After(startPause):
+		case <-ctx.Done():
+			return false
+		}
+	}
 }

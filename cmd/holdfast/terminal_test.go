@@ -1,9 +1,11 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -243,13 +245,46 @@ func TestExecHasTheTerminal(t *testing.T) {
 
 func TestSignalKillsAnExec(t *testing.T) {
 	needRoot(t)
-	cmd, tmp := holdfast(t, deadline(t, runLimit), "run", "-d", "--id", "c1")
+	command := []string{"sh", "-c", "echo running; exec sleep 1000"}
+	t.Run("once it is started", func(t *testing.T) {
+		signalKillsAnExec(t, "runc", func(args ...string) (*exec.Cmd, string, *bytes.Buffer) {
+			return started(t, append(args, command...)...)
+		})
+	})
+	// The process runs, and the runtime has not ended: so the shim does not know of it yet.
+	t.Run("while it is being started", func(t *testing.T) {
+		slow, begun := filepath.Join(t.TempDir(), "slow"), filepath.Join(t.TempDir(), "begun")
+		script := "#!/bin/sh\nrunc \"$@\" || exit\ncase \" $* \" in *\" exec \"*) >" + begun + "; sleep 1;; esac\n"
+		if err := os.WriteFile(slow, []byte(script), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		signalKillsAnExec(t, slow, func(args ...string) (*exec.Cmd, string, *bytes.Buffer) {
+			cmd, own := holdfast(t, deadline(t, runLimit), append(args, command...)...)
+			stderr := &bytes.Buffer{}
+			cmd.Stderr = stderr
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			for end := time.Now().Add(runLimit); ; time.Sleep(time.Millisecond) {
+				if _, err := os.Stat(begun); err == nil {
+					return cmd, own, stderr
+				}
+				if time.Now().After(end) {
+					t.Fatal("the exec does not begin")
+				}
+			}
+		})
+	})
+}
+
+func signalKillsAnExec(t *testing.T, runtime string, start func(args ...string) (*exec.Cmd, string, *bytes.Buffer)) {
+	cmd, tmp := holdfast(t, deadline(t, runLimit), "run", "-d", "--runtime", runtime, "--id", "c1")
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	address := strings.Fields(string(out))[3]
-	running, own, stderr := started(t, "exec", "--address", address, "c1", "sh", "-c", "echo running; exec sleep 1000")
+	running, own, stderr := start("exec", "--address", address, "c1")
 	if err := running.Process.Signal(unix.SIGINT); err != nil {
 		t.Fatal(err)
 	}
