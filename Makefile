@@ -9,6 +9,8 @@ OOMS    ?= 200
 SYSTEMD_OOMS ?= 50
 # A copy of the database of vulnerabilities, for machines without a network; empty: the public one.
 VULNDB  ?=
+# What bench runs containers with.
+RUNTIME ?= runc
 PREFIX  ?= /usr/local
 BINDIR  := $(DESTDIR)$(PREFIX)/bin
 PROGRAMS := containerd-shim-holdfast-v2 holdfast
@@ -94,11 +96,13 @@ check: lint ## lint, import order, budgets, what is linked, and known vulnerabil
 	go test -tags no_grpc ./test
 	test/vulns $(if $(VULNDB),-db $(VULNDB))
 
-bench: ## latency, memory and streams beside containerd's shim; ONLY=stdio for a part
-	@test/setup runc
+# crun runs where it works on a hybrid host, and so does everything beside it.
+bench: ## beside containerd's shim; QUICK=1, ONLY=idle, N=20, RUNTIME=crun, PEERS=name=path,..., OUT=file
+	@test/setup $(RUNTIME)
 	@$(MAKE) -s build
-	@CGO_ENABLED=0 go run -tags no_grpc ./test/bench -only "$(ONLY)" -ours $(BIN)/containerd-shim-holdfast-v2 \
-		-theirs "$$(test/build-containerd)/containerd-shim-runc-v2"
+	@CGO_ENABLED=0 go run -tags no_grpc $(if $(filter crun,$(RUNTIME)),-exec test/without-unified) ./test/bench \
+		-only "$(ONLY)" -runtime "$(RUNTIME)" -peers "$(PEERS)" -out "$(OUT)" $(if $(QUICK),-quick) $(if $(N),-n $(N)) \
+		-ours $(BIN)/containerd-shim-holdfast-v2 -theirs "$$(test/build-containerd)/containerd-shim-runc-v2"
 
 clean: ## remove what was built here
 	rm -rf $(BIN)

@@ -28,9 +28,17 @@ type Session struct {
 	Result *bootstrap.BootstrapResult // what the shim answered to start
 	Events *Events                    // nil if Config named the address of another server
 	Log    *Log
+	Times  Times
 
 	pid     int
 	process *Process // the shim; nil once closed
+}
+
+// Times tells how long a shim took to be there.
+type Times struct {
+	Began    time.Time // the start action was run
+	Answered time.Time // it had answered, and ended
+	Reached  time.Time // the first call was answered
 }
 
 // Launch does what a manager does before its first call: it serves events, makes the log FIFO of
@@ -68,9 +76,11 @@ func (s *Session) open(ctx context.Context, dir string, log io.Writer) (err erro
 	if s.Log, err = OpenLog(s.Config.Bundle, log); err != nil {
 		return err
 	}
+	s.Times.Began = time.Now()
 	if s.Result, err = Start(ctx, s.Config); err != nil {
 		return err
 	}
+	s.Times.Answered = time.Now()
 	if s.Shim, err = Dial(ctx, s.Result.Address); err != nil {
 		return err
 	}
@@ -85,6 +95,7 @@ func (s *Session) identify(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	s.Times.Reached = time.Now()
 	s.pid = int(first.ShimPid)
 	if s.process, err = OpenProcess(s.pid); err != nil {
 		return err

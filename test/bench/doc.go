@@ -1,26 +1,59 @@
 // Command bench measures our shim beside containerd's own, on the same machine at the same time.
 //
-// The two take turns, so that whatever else the machine does meets both. It measures
+// All sides take turns, and who goes first changes, so that whatever else the machine does meets all
+// of them. Nobody is in between but the client of package client, which does what containerd does. Bare
+// is the side without a shim: the same runtime, called by this program with the arguments that a shim
+// uses, and so the floor below which no shim gets. It measures
 //
-//   - lives: what containerd does with a container that runs `true`: the start action, create,
-//     start, the exit, delete, shutdown and the delete action, with nobody in between but the client
-//     of package client;
-//   - idle: what a shim holds, by the kernel's account, while its container is left alone;
+//   - size: of the binaries;
+//   - lives: a container that runs `true`, from the start action to the delete action. Start is taken
+//     until the action has ended, and until the daemon has answered a first call. What the shim adds to
+//     bare counts from then on: create, start, exit, delete, the end of the daemon, the delete action,
+//     less create, start, exit and delete of bare. In lives of their own the CPU time is measured;
+//   - idle: what a shim holds, by the kernel's account, while its container is left alone: at first, and
+//     after execs of `true`, one after the other;
+//   - crowd: the memory of many shims, each with a container that is left alone;
 //   - stdio: how fast output passes from a container to a client, what CPU time that costs the
-//     shim, how long the echo of a line takes, and what the shim holds for each stream. Bare is the
-//     third side of it: the same programs with nothing but a FIFO, a terminal, a file or a pipe
-//     between them. The targets are printed with what became of them.
+//     shim, how long the echo of a line takes, and what the shim holds for each stream. Bare is here
+//     the same programs with nothing but a FIFO, a terminal, a file or a pipe between them. It prints
+//     tables of its own, with their targets.
 //
 // Usage:
 //
-//	bench -ours SHIM -theirs SHIM [-only PART,...] [-n LIVES] [-idle TIME]
+//	bench -ours SHIM -theirs SHIM [-peers NAME=SHIM,...] [-only PART,...] [-runtime RUNTIME]
+//		[-quick] [-n LIVES] [-idle TIME] [-out FILE]
 //
-// Medians are printed, and for times the 90th or 99th percentile. A ratio is ours to theirs, or
-// to bare; for stdio it is the median of the ratios of rounds that were measured one after the
-// other, and need not be the ratio of the medians. The writer in the container is this binary, the
-// reader the same code for every side: both read and write a MiB at once.
+// # Rows
 //
-// The CPU time of a shim is its process's CPU clock, which counts nanoseconds and all threads. The
-// ticks in /proc/PID/stat are 10 ms, which is more than a shim that does not copy uses in a whole
-// run.
+// A value is the median of its samples, or the quantile that its row names. "Added" is the value less
+// that of bare. The ratio is ours to theirs, of values, not of samples; for stdio it is the median of the
+// ratios of rounds that were measured one after the other, and need not be the ratio of the medians. A
+// target is about the ratio, or about our value itself. With -out all samples are written to a file, in
+// the order in which they were taken, for whoever wants another judgement.
+//
+// # Why it can be trusted, and what may go wrong
+//
+// Bundles, and the state of runtimes, are in memory if /run or /dev/shm is, as on a usual host; the first
+// lines of the output tell. Lives before the first that counts read programs from disk. Both shims get
+// the same options, the same environment and the same GOMAXPROCS as containerd sets.
+//
+// The CPU time of a shim is its process's CPU clock, which counts nanoseconds and all threads, but no
+// runtime. For a whole life it is that of three processes, start, daemon and delete, each read when the
+// process has ended but has not been waited for: until then its clock is there. The ticks in
+// /proc/PID/stat are 10 ms, which is more than a shim that does not copy uses in a whole run.
+//
+// Memory is that in /proc/PID/smaps_rollup. Pages of a binary that has just been built count as private
+// and dirty until they are on disk; therefore the binaries are synced first. Theirs returns memory to the
+// kernel half a minute after it has become idle: a comparison before that, as with -quick, is unfair
+// to it.
+//
+// Context switches are those of all threads of a process, voluntary or not, in /proc/PID/task/*/status.
+// A thread that ends meanwhile takes its count along; the number may then even be negative.
+//
+// A machine with other load makes every time longer, and what is added to bare, which is a difference,
+// uncertain: believe a run in which the sides of a peer that is a copy of another shim agree
+// (-peers copy=PATH).
+//
+// For stdio the writer in the container is this binary, the reader the same code for every side: both
+// read and write a MiB at once.
 package main

@@ -43,7 +43,7 @@ type echo struct {
 }
 
 // shimEcho starts an echo behind a shim.
-func shimEcho(ctx context.Context, dir, shim string, m mode) (*echo, error) {
+func shimEcho(ctx context.Context, dir string, shim contender, m mode) (*echo, error) {
 	e, err := newEcho(dir)
 	if err != nil {
 		return e, err

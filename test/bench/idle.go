@@ -4,78 +4,171 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"holdfast/internal/client"
 )
 
-// holdings is what a process holds, in the order of holdingNames.
-type holdings [5]int
-
-var holdingNames = [len(holdings{})]string{
-	"private dirty, KiB", "resident, KiB", "proportional, KiB", "threads", "descriptors",
+// idleLines are about a shim whose container is left alone. The rows after execs are those of the
+// same shims.
+var idleLines = []line{
+	{id: "dirty", name: "private dirty, idle, one container", unit: "KiB", bound: ofTheirs, limit: 0.36},
+	{id: "resident", name: "resident, idle", unit: "KiB"},
+	{id: "threads", name: "threads, idle", unit: "", bound: atMost, limit: 5},
+	{id: "descriptors", name: "descriptors, container with three FIFOs", unit: "", bound: atMost, limit: 16},
+	{id: "switches", name: "context switches a minute, idle", unit: "", decimals: 1, bound: atMost, limit: 1},
+	{id: "dirty-execs", name: "private dirty, idle again after 200 execs", unit: "KiB", bound: ofTheirs, limit: 0.33},
+	{id: "threads-execs", name: "threads, idle again after 1000 execs", unit: "", bound: atMost, limit: 7},
 }
 
-// idleness prints what each shim holds with a container that is left alone.
+// crowdLines are about many shims, each with a container that is left alone.
+var crowdLines = []line{
+	{id: "crowd-pss", name: "PSS per container, 50 idle shims", unit: "KiB", bound: ofTheirs, limit: 0.42},
+}
+
+// holding is something that a process holds, and where the kernel tells how much (proc(5)).
+type holding struct{ id, file, field string }
+
+var (
+	atFirst = []holding{
+		{"dirty", "smaps_rollup", "Private_Dirty:"}, {"resident", "smaps_rollup", "Rss:"}, {"threads", "status", "Threads:"},
+	}
+	afterFew  = []holding{{"dirty-execs", "smaps_rollup", "Private_Dirty:"}}
+	afterMany = []holding{{"threads-execs", "status", "Threads:"}}
+)
+
+// idleness measures what each shim holds with a container that is left alone, before and after
+// execs.
 func (b *bench) idleness(ctx context.Context) error {
-	fmt.Fprintf(b.w, "a shim with one container, after %v of idleness\n", b.idle)
-	held, err := b.leaveAlone(ctx)
-	if err != nil {
+	return b.withEach(ctx, "idle", func(sessions map[string]*client.Session) error {
+		if err := b.look(ctx, sessions, 0, atFirst); err != nil {
+			return err
+		}
+		for side, s := range sessions {
+			fds, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", s.Pid()))
+			if err != nil {
+				return err
+			}
+			b.note("descriptors", side, float64(len(fds)))
+		}
+		if err := b.watchSwitches(ctx, sessions); err != nil {
+			return err
+		}
+		if err := b.look(ctx, sessions, b.few, afterFew); err != nil || b.many == 0 {
+			return err
+		}
+		return b.look(ctx, sessions, b.many-b.few, afterMany)
+	})
+}
+
+// look runs execs on every shim, leaves all of them alone, and notes what they hold then.
+func (b *bench) look(ctx context.Context, sessions map[string]*client.Session, execs int, holdings []holding) error {
+	for i := range execs {
+		for _, s := range sessions {
+			if err := runOne(ctx, s, fmt.Sprintf("e%d", i)); err != nil {
+				return err
+			}
+		}
+	}
+	if err := rest(ctx, b.idle); err != nil {
 		return err
 	}
-	printHeld(b.w, held)
+	for side, s := range sessions {
+		for _, h := range holdings {
+			n, err := number(fmt.Sprintf("/proc/%d/%s", s.Pid(), h.file), h.field)
+			if err != nil {
+				return err
+			}
+			b.note(h.id, side, float64(n))
+		}
+	}
 	return nil
 }
 
-// leaveAlone starts a container on each shim, waits, and returns what the shims hold.
-func (b *bench) leaveAlone(ctx context.Context) (held [2]holdings, err error) {
-	var sessions [2]*client.Session
-	defer func() {
-		for _, s := range sessions {
-			if s != nil {
-				err = errors.Join(err, crash(ctx, s))
-			}
+// watchSwitches counts the context switches of idle shims.
+func (b *bench) watchSwitches(ctx context.Context, sessions map[string]*client.Session) error {
+	before := map[string]int{}
+	for side, s := range sessions {
+		n, err := switches(s.Pid())
+		if err != nil {
+			return err
 		}
-	}()
-	for i, shim := range b.shims {
-		path := filepath.Join(b.dir, fmt.Sprintf("idle-%d", i))
-		if sessions[i], _, err = begin(ctx, path, shim, idler(), streams{}); err != nil {
-			return held, err
+		before[side] = n
+	}
+	began := time.Now()
+	if err := rest(ctx, b.watch); err != nil {
+		return err
+	}
+	minutes := time.Since(began).Minutes()
+	for side, s := range sessions {
+		n, err := switches(s.Pid())
+		if err != nil {
+			return err
 		}
+		b.note("switches", side, float64(n-before[side])/minutes)
 	}
-	select {
-	case <-time.After(b.idle):
-	case <-ctx.Done():
-		return held, ctx.Err()
-	}
-	for i, s := range sessions {
-		if held[i], err = holdingsOf(s.Pid()); err != nil {
-			return held, err
-		}
-	}
-	return held, nil
+	return nil
 }
 
-// holdingsOf asks the kernel (proc(5): smaps_rollup, status, fd).
-func holdingsOf(pid int) (held holdings, err error) {
-	proc := fmt.Sprintf("/proc/%d/", pid)
-	for i, field := range []struct{ file, name string }{
-		{"smaps_rollup", "Private_Dirty:"}, {"smaps_rollup", "Rss:"}, {"smaps_rollup", "Pss:"},
-		{"status", "Threads:"},
-	} {
-		if held[i], err = number(proc+field.file, field.name); err != nil {
-			return held, err
+// switches is how often the threads of a process have left a CPU, or were taken off it.
+func switches(pid int) (sum int, err error) {
+	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", pid))
+	if err != nil {
+		return 0, err
+	}
+	for _, path := range tasks {
+		for _, field := range []string{"voluntary_ctxt_switches:", "nonvoluntary_ctxt_switches:"} {
+			n, err := number(path, field)
+			if err != nil {
+				return 0, err
+			}
+			sum += n
 		}
 	}
-	fds, err := os.ReadDir(proc + "fd")
-	held[len(held)-1] = len(fds)
-	return held, err
+	return sum, nil
+}
+
+// crowded measures what many shims hold together. Pages that they share count for each of them
+// by its share, and they share with their own kind only: nothing is lost by having both kinds at once.
+func (b *bench) crowded(ctx context.Context) (err error) {
+	var sessions []*client.Session
+	defer func() {
+		for _, s := range sessions {
+			err = errors.Join(err, crash(ctx, s))
+		}
+	}()
+	pids := map[string][]int{}
+	for i := range b.crowd {
+		for j, c := range b.shims {
+			s, _, err := begin(ctx, filepath.Join(b.dir, fmt.Sprintf("c%d-%d", j, i)), c, idler(), streams{})
+			if s != nil {
+				sessions = append(sessions, s)
+			}
+			if err != nil {
+				return fmt.Errorf("%s: %w", c.name, err)
+			}
+			pids[c.name] = append(pids[c.name], s.Pid())
+		}
+	}
+	if err := rest(ctx, b.idle); err != nil {
+		return err
+	}
+	for side, all := range pids {
+		sum := 0
+		for _, pid := range all {
+			n, err := number(fmt.Sprintf("/proc/%d/smaps_rollup", pid), "Pss:")
+			if err != nil {
+				return err
+			}
+			sum += n
+		}
+		b.note("crowd-pss", side, float64(sum)/float64(len(all)))
+	}
+	return nil
 }
 
 // number returns the number that follows a name in a file.
@@ -90,14 +183,4 @@ func number(path, name string) (int, error) {
 		}
 	}
 	return 0, fmt.Errorf("no %s in %s", name, path)
-}
-
-func printHeld(w io.Writer, held [2]holdings) {
-	table := tabwriter.NewWriter(w, 0, 0, 3, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(table, "\tours\ttheirs\tratio\t")
-	for i, name := range holdingNames {
-		fmt.Fprintf(table, "%s\t%d\t%d\t%.2f\t\n", name, held[ours][i], held[theirs][i],
-			float64(held[ours][i])/float64(held[theirs][i]))
-	}
-	_ = table.Flush()
 }

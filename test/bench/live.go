@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
-	"text/tabwriter"
 	"time"
 
 	task "github.com/containerd/containerd/api/runtime/task/v3"
@@ -17,7 +15,7 @@ import (
 
 // The phases of a life. The last one is the whole of it.
 const (
-	start  = iota // the start action, and the first answer of the daemon
+	start  = iota // the start action, and the first answers of the daemon
 	create        // the runtime makes the container
 	run           // from the call of Start to the exit of `true`
 	remove        // Delete
@@ -26,7 +24,14 @@ const (
 	phases
 )
 
-var phaseNames = [phases]string{"start", "create", "run", "delete", "end", "whole life"}
+var phaseIDs = [phases]string{create: "create", run: "run", remove: "delete", end: "end"}
+
+// A life is how one has passed.
+type life struct {
+	took  [phases]time.Duration
+	times client.Times
+	pid   int // of the shim
+}
 
 // warmUp is how many lives of each shim are not counted: the first ones read from disk.
 const warmUp = 3
@@ -36,12 +41,12 @@ const lifeLimit = time.Minute
 
 // live takes a container that runs `true` from the start action to the delete action, in dir, which
 // it makes and removes. It returns how long each phase took.
-func live(ctx context.Context, dir, shim string) (took [phases]time.Duration, err error) {
+func live(ctx context.Context, dir string, shim contender) (l life, err error) {
 	ctx, cancel := context.WithTimeout(ctx, lifeLimit)
 	defer cancel()
 	c, err := prepare(dir, shim, client.BundleConfig{Args: []string{"true"}})
 	if err != nil {
-		return took, err
+		return l, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 
@@ -49,31 +54,32 @@ func live(ctx context.Context, dir, shim string) (took [phases]time.Duration, er
 	last := began
 	lap := func(phase int) {
 		now := time.Now()
-		took[phase] = now.Sub(last)
+		l.took[phase] = now.Sub(last)
 		last = now
 	}
 	s, err := client.Launch(ctx, dir, c, nil)
 	if err != nil {
-		return took, err
+		return l, err
 	}
 	lap(start)
+	l.times, l.pid = s.Times, s.Pid()
 	if err := through(ctx, s, lap); err != nil {
 		_, _, crashErr := s.Crash(context.WithoutCancel(ctx))
-		return took, errors.Join(err, crashErr)
+		return l, errors.Join(err, crashErr)
 	}
 	_, err = s.End(ctx)
 	lap(end)
-	took[whole] = time.Since(began)
+	l.took[whole] = time.Since(began)
 	if errors.Is(err, client.ErrWarning) {
 		err = nil
 	}
-	return took, err
+	return l, err
 }
 
 // through takes the container from its creation to its deletion.
 func through(ctx context.Context, s *client.Session, lap func(phase int)) error {
 	id := s.Config.ID
-	if _, err := s.Create(ctx, &task.CreateTaskRequest{ID: id, Bundle: s.Config.Bundle}); err != nil {
+	if _, err := s.Create(ctx, &task.CreateTaskRequest{ID: id, Bundle: s.Config.Bundle, Options: s.Config.Options}); err != nil {
 		return err
 	}
 	lap(create)
@@ -93,37 +99,71 @@ func through(ctx context.Context, s *client.Session, lap func(phase int)) error 
 	return err
 }
 
-// lives runs n lives of each shim in turns and prints how long their phases took.
-func (b *bench) lives(ctx context.Context) error {
-	fmt.Fprintf(b.w, "%d lives each\n", b.n)
-	var times [2][phases][]time.Duration
-	for i := range warmUp + b.n {
-		for j := range b.shims {
-			which := (i + j) % len(b.shims) // who goes first changes, too
-			life, err := live(ctx, filepath.Join(b.dir, fmt.Sprintf("%d-%d", i, which)), b.shims[which])
-			if err != nil {
-				return fmt.Errorf("life %d of %s: %w", i, b.shims[which], err)
-			}
-			if i < warmUp {
-				continue
-			}
-			for phase, took := range life {
-				times[which][phase] = append(times[which][phase], took)
-			}
-		}
-	}
-	printTimes(b.w, times)
-	return nil
+// lifeLines are about lives. What is added to bare begins where the daemon has answered: the start
+// action has rows of its own.
+var lifeLines = []line{
+	{id: "start-answered", name: "start: until it has answered", unit: "ms", decimals: 2, bound: ofTheirs, limit: 0.75},
+	{id: "start-reached", name: "start: until the first call is answered", unit: "ms", decimals: 2, bound: ofTheirs, limit: 0.6},
+	{id: "create", name: "create", unit: "ms", decimals: 2},
+	{id: "run", name: "start to exit of true", unit: "ms", decimals: 2},
+	{id: "delete", name: "delete", unit: "ms", decimals: 2},
+	{id: "end", name: "shutdown, delete action", unit: "ms", decimals: 2},
+	{id: "life", name: "create to delete action", unit: "ms", decimals: 2},
+	{id: "life", name: "the same, added to bare", unit: "ms", decimals: 2, added: true, bound: ofTheirs, limit: 0.35},
+	{id: "whole", name: "whole life", unit: "ms", decimals: 2},
+	{id: "whole", name: "whole life, p90", unit: "ms", decimals: 2, q: 0.9},
+	{id: "life-cpu", name: "CPU of the shim, whole life", unit: "ms", decimals: 2, bound: ofTheirs, limit: 0.35},
 }
 
-func printTimes(w io.Writer, times [2][phases][]time.Duration) {
-	table := tabwriter.NewWriter(w, 0, 0, 3, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(table, "ms\tours\tp90\ttheirs\tp90\tratio\t")
-	for phase := range phases {
-		a, b := times[ours][phase], times[theirs][phase]
-		fmt.Fprintf(table, "%s\t%.1f\t%.1f\t%.1f\t%.1f\t%.2f\t\n", phaseNames[phase],
-			ms(quantile(a, 0.5)), ms(quantile(a, 0.9)), ms(quantile(b, 0.5)), ms(quantile(b, 0.9)),
-			float64(quantile(a, 0.5))/float64(quantile(b, 0.5)))
+// lives runs n lives of each side in turns, then as many whose CPU time is measured.
+func (b *bench) lives(ctx context.Context) error {
+	err := b.takeTurns(ctx, warmUp, b.n, func(round int, c contender) error {
+		l, err := live(ctx, b.lifeDir(round, c.name), c)
+		if err == nil && round >= 0 {
+			b.noteLife(c.name, l)
+		}
+		return err
+	}, func(round int) error {
+		took, err := b.bareLife(ctx, b.lifeDir(round, bareName))
+		if err == nil && round >= 0 {
+			b.noteBare(took)
+		}
+		return err
+	})
+	if err != nil {
+		return err
 	}
-	_ = table.Flush() // like fmt.Fprint to standard output
+	return b.takeTurns(ctx, 1, b.n, func(round int, c contender) error {
+		spent, err := b.meteredLife(ctx, b.lifeDir(round, c.name), c)
+		if err == nil && round >= 0 {
+			b.note("life-cpu", c.name, ms(spent))
+		}
+		return err
+	}, nil)
+}
+
+func (b *bench) lifeDir(round int, side string) string {
+	return filepath.Join(b.dir, fmt.Sprintf("l%d-%s", round+warmUp, side))
+}
+
+func (b *bench) noteLife(side string, l life) {
+	b.note("start-answered", side, ms(l.times.Answered.Sub(l.times.Began)))
+	b.note("start-reached", side, ms(l.times.Reached.Sub(l.times.Began)))
+	b.note("whole", side, ms(l.took[whole]))
+	b.noteBetween(side, l.took)
+}
+
+// noteBare notes a life without shim, which has no start and is whole without an end.
+func (b *bench) noteBare(took [phases]time.Duration) { b.noteBetween(bareName, took) }
+
+// noteBetween notes what lies between the start of a shim and its end.
+func (b *bench) noteBetween(side string, took [phases]time.Duration) {
+	sum := 0.0
+	for phase := create; phase <= end; phase++ {
+		if side != bareName || phase != end {
+			b.note(phaseIDs[phase], side, ms(took[phase]))
+		}
+		sum += ms(took[phase])
+	}
+	b.note("life", side, sum)
 }

@@ -6,33 +6,41 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/signal"
-	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"time"
+
+	"google.golang.org/protobuf/types/known/anypb"
 )
 
-// bench is what the parts need to measure.
+// bench is what the parts need to measure, and what they have measured.
 type bench struct {
-	w     io.Writer
-	dir   string
-	self  string    // path of this binary
-	shims [2]string // ours, theirs
-	n     int       // lives of each
-	idle  time.Duration
+	w       io.Writer
+	dir     string
+	self    string // path of this binary
+	runtime string
+	options *anypb.Any
+	shims   []contender // ours, theirs, and the peers
+	effort
+	sheet
 }
 
-// part is something that can be measured alone.
+// part is something that can be measured alone. Its lines are what it puts on the sheet.
 type part struct {
-	name string
-	run  func(*bench, context.Context) error
+	name  string
+	run   func(*bench, context.Context) error
+	lines []line
 }
 
 var parts = [...]part{
-	{"lives", (*bench).lives}, {"idle", (*bench).idleness}, {"stdio", (*bench).stdio},
+	{"size", (*bench).size, sizeLines},
+	{"lives", (*bench).lives, lifeLines},
+	{"idle", (*bench).idleness, idleLines},
+	{"crowd", (*bench).crowded, crowdLines},
+	{"stdio", (*bench).stdio, nil},
 }
 
 func main() {
@@ -43,43 +51,88 @@ func main() {
 		}
 		return
 	}
-	b := &bench{w: os.Stdout}
-	flag.StringVar(&b.shims[0], "ours", "", "our shim")
-	flag.StringVar(&b.shims[1], "theirs", "", "containerd's shim")
-	flag.IntVar(&b.n, "n", 50, "lives of each shim")
-	flag.DurationVar(&b.idle, "idle", 35*time.Second,
+	if os.Getenv(meterVariable) != "" {
+		if err := meter(os.Args[1:]); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(1)
+		}
+		return
+	}
+	b := &bench{w: os.Stdout, effort: fullEffort}
+	var c choices
+	flag.StringVar(&c.ours, "ours", "", "our shim")
+	flag.StringVar(&c.theirs, "theirs", "", "containerd's shim")
+	flag.StringVar(&c.peers, "peers", "", "further shims: name=path, separated by commas")
+	flag.StringVar(&c.only, "only", "", "what to measure, separated by commas (all): "+partNames())
+	flag.StringVar(&c.out, "out", "", "a file for the table and all samples, in JSON")
+	flag.StringVar(&b.runtime, "runtime", "runc", "the OCI runtime")
+	flag.BoolVar(&c.quick, "quick", false, "less of everything, so that it ends within two minutes")
+	flag.IntVar(&c.n, "n", 0, "lives of each side, and of all else in proportion")
+	flag.DurationVar(&c.idle, "idle", 0,
 		"how long a shim is left alone before its memory is looked at; theirs tidies up after 30s")
-	only := flag.String("only", "", "what to measure, separated by commas: lives, idle, stdio (all)")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := b.compare(ctx, *only); err != nil {
+	if err := b.compare(ctx, c); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-// compare measures the two shims and prints the tables of the parts in only, or of all.
-func (b *bench) compare(ctx context.Context, only string) (err error) {
-	chosen, err := choose(only)
+// choices are what the command line says.
+type choices struct {
+	ours, theirs, peers, only, out string
+	quick                          bool
+	n                              int
+	idle                           time.Duration
+}
+
+// compare measures the shims and prints the tables of the parts that were chosen.
+func (b *bench) compare(ctx context.Context, c choices) (err error) {
+	chosen, err := choose(c.only)
 	if err != nil {
 		return err
 	}
+	if c.quick {
+		b.effort = quickEffort
+		if c.only == "" {
+			chosen = slices.DeleteFunc(slices.Clone(chosen), func(p part) bool { return p.lines == nil })
+		}
+	}
+	b.scale(c.n, c.idle)
 	if b.self, err = os.Executable(); err != nil {
 		return err
 	}
-	for i, shim := range b.shims {
-		if b.shims[i], err = filepath.Abs(shim); err != nil {
-			return err
-		}
-	}
-	if b.dir, err = os.MkdirTemp("", "bench-"); err != nil {
+	if b.dir, err = os.MkdirTemp(inMemory(), "bench-"); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(b.dir)) }()
-	fmt.Fprintf(b.w, "%d CPUs, %s\n", runtime.NumCPU(), runtime.Version())
+	if err := b.enter(c.ours, c.theirs, c.peers); err != nil {
+		return err
+	}
+	if err := b.settle(); err != nil {
+		return err
+	}
+	conditions := b.conditions(c.quick)
+	for _, name := range slices.Sorted(maps.Keys(conditions)) {
+		fmt.Fprintf(b.w, "%s: %s\n", name, conditions[name])
+	}
+	if err := b.measure(ctx, chosen); err != nil {
+		return err
+	}
+	fmt.Fprintln(b.w)
+	b.print(b.w, b.sideNames())
+	if c.out == "" {
+		return nil
+	}
+	return b.write(c.out, conditions, b.sideNames())
+}
+
+// measure runs the parts. What they print is what does not fit into the one table.
+func (b *bench) measure(ctx context.Context, chosen []part) error {
 	for _, p := range chosen {
-		fmt.Fprintln(b.w)
+		fmt.Fprintf(b.w, "measuring %s\n", p.name)
+		b.rule(p.lines)
 		if err := p.run(b, ctx); err != nil {
 			return fmt.Errorf("measure %s: %w", p.name, err)
 		}

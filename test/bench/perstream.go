@@ -44,7 +44,7 @@ func (b *bench) countStreams(ctx context.Context) ([]perStream, error) {
 	var all []perStream
 	for i, crowd := range crowds {
 		p := perStream{name: crowd.name}
-		for side, shim := range b.shims {
+		for side, shim := range b.shims[:2] {
 			var counts [2]census
 			for full := range counts {
 				// Short, for the sake of the socket in it.
@@ -68,7 +68,7 @@ func (b *bench) countStreams(ctx context.Context) ([]perStream, error) {
 // take starts a container, and an exec in it if that is asked for, with or without FIFOs for its
 // streams, and takes the census of its shim.
 func take(
-	ctx context.Context, dir, shim string, cfg client.BundleConfig, full, exec bool,
+	ctx context.Context, dir string, shim contender, cfg client.BundleConfig, full, exec bool,
 ) (c census, err error) {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return c, err

@@ -80,7 +80,7 @@ func newSource(dir string, m mode) (*source, error) {
 }
 
 // shimSource starts a container whose output goes through a shim.
-func shimSource(ctx context.Context, dir, self, shim string, m mode) (*source, error) {
+func shimSource(ctx context.Context, dir, self string, shim contender, m mode) (*source, error) {
 	s, err := newSource(dir, m)
 	if err != nil {
 		return s, err
