@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/containerd/containerd/api/types/runc/options"
@@ -13,6 +14,7 @@ import (
 // A contender is a shim that is measured.
 type contender struct {
 	name    string
+	short   string // for paths, of which those of sockets are limited
 	path    string
 	options *anypb.Any // the runtime, and where it keeps its state; the same for all
 }
@@ -35,7 +37,7 @@ func (b *bench) enter(ours, theirs, peers string) error {
 		if path, err = filepath.Abs(path); err != nil {
 			return err
 		}
-		b.shims = append(b.shims, contender{name, path, b.options})
+		b.shims = append(b.shims, contender{name, strconv.Itoa(len(b.shims)), path, b.options})
 	}
 	return nil
 }

@@ -10,6 +10,13 @@
 //     until the action has ended, and until the daemon has answered a first call. What the shim adds to
 //     bare counts from then on: create, start, exit, delete, the end of the daemon, the delete action,
 //     less create, start, exit and delete of bare. In lives of their own the CPU time is measured;
+//   - execs: of `true`, from Exec to Delete, alone and ten at once, and the CPU time that the daemon uses
+//     for one. Bare is the runtime's exec as a shim calls it, detached, until the process has ended;
+//   - kills: from the call of Kill, SIGKILL for a container that sleeps, to its TaskExit at the events
+//     server, which is this program. Each has a shim of its own and is killed after its TaskStart has come;
+//   - load: Stats and State, one question after the other with pauses of 5 ms, while four clients run
+//     execs on the same shim. The rate of these is printed too: a shim that does less for others has it
+//     easier to answer;
 //   - idle: what a shim holds, by the kernel's account, while its container is left alone: at first, and
 //     after execs of `true`, one after the other;
 //   - crowd: the memory of many shims, each with a container that is left alone;

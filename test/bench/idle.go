@@ -44,7 +44,7 @@ var (
 // idleness measures what each shim holds with a container that is left alone, before and after
 // execs.
 func (b *bench) idleness(ctx context.Context) error {
-	return b.withEach(ctx, "idle", func(sessions map[string]*client.Session) error {
+	return b.withEach(ctx, "i", func(sessions map[string]*client.Session) error {
 		if err := b.look(ctx, sessions, 0, atFirst); err != nil {
 			return err
 		}
@@ -143,8 +143,8 @@ func (b *bench) crowded(ctx context.Context) (err error) {
 	}()
 	pids := map[string][]int{}
 	for i := range b.crowd {
-		for j, c := range b.shims {
-			s, _, err := begin(ctx, filepath.Join(b.dir, fmt.Sprintf("c%d-%d", j, i)), c, idler(), streams{})
+		for _, c := range b.shims {
+			s, _, err := begin(ctx, filepath.Join(b.dir, fmt.Sprintf("c%s-%d", c.short, i)), c, idler(), streams{})
 			if s != nil {
 				sessions = append(sessions, s)
 			}

@@ -118,7 +118,7 @@ var lifeLines = []line{
 // lives runs n lives of each side in turns, then as many whose CPU time is measured.
 func (b *bench) lives(ctx context.Context) error {
 	err := b.takeTurns(ctx, warmUp, b.n, func(round int, c contender) error {
-		l, err := live(ctx, b.lifeDir(round, c.name), c)
+		l, err := live(ctx, b.lifeDir(round, c.short), c)
 		if err == nil && round >= 0 {
 			b.noteLife(c.name, l)
 		}
@@ -134,7 +134,7 @@ func (b *bench) lives(ctx context.Context) error {
 		return err
 	}
 	return b.takeTurns(ctx, 1, b.n, func(round int, c contender) error {
-		spent, err := b.meteredLife(ctx, b.lifeDir(round, c.name), c)
+		spent, err := b.meteredLife(ctx, b.lifeDir(round, c.short), c)
 		if err == nil && round >= 0 {
 			b.note("life-cpu", c.name, ms(spent))
 		}
@@ -142,8 +142,8 @@ func (b *bench) lives(ctx context.Context) error {
 	}, nil)
 }
 
-func (b *bench) lifeDir(round int, side string) string {
-	return filepath.Join(b.dir, fmt.Sprintf("l%d-%s", round+warmUp, side))
+func (b *bench) lifeDir(round int, short string) string {
+	return filepath.Join(b.dir, fmt.Sprintf("l%d-%s", round+warmUp, short))
 }
 
 func (b *bench) noteLife(side string, l life) {

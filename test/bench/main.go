@@ -38,6 +38,9 @@ type part struct {
 var parts = [...]part{
 	{"size", (*bench).size, sizeLines},
 	{"lives", (*bench).lives, lifeLines},
+	{"execs", (*bench).execs, execLines},
+	{"kills", (*bench).deaths, killLines},
+	{"load", (*bench).load, loadLines},
 	{"idle", (*bench).idleness, idleLines},
 	{"crowd", (*bench).crowded, crowdLines},
 	{"stdio", (*bench).stdio, nil},
@@ -103,7 +106,7 @@ func (b *bench) compare(ctx context.Context, c choices) (err error) {
 	if b.self, err = os.Executable(); err != nil {
 		return err
 	}
-	if b.dir, err = os.MkdirTemp(inMemory(), "bench-"); err != nil {
+	if b.dir, err = os.MkdirTemp(inMemory(), "b"); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(b.dir)) }()

@@ -107,6 +107,8 @@ func (r *row) target() (should, met string) {
 		should, is = fmt.Sprintf("ratio ≤ %g", r.limit), r.ratio()
 	}
 	switch {
+	case math.IsNaN(is) && r.value("ours")+r.value("theirs") < math.Inf(1):
+		return should, "no ratio: theirs adds nothing"
 	case math.IsNaN(is):
 		return should, "not measured"
 	case is <= r.limit:

@@ -86,6 +86,9 @@ func TestNothingIsAddedToNothing(t *testing.T) {
 	if got := r.ratio(); !math.IsNaN(got) {
 		t.Errorf("got %v", got)
 	}
+	if _, met := r.target(); !strings.HasPrefix(met, "no ratio") {
+		t.Errorf("got %q", met)
+	}
 }
 
 func TestContendersHaveNames(t *testing.T) {

@@ -59,8 +59,8 @@ func (b *bench) withEach(
 			err = errors.Join(err, unix.Close(fd))
 		}
 	}()
-	for i, c := range b.shims {
-		dir := filepath.Join(b.dir, fmt.Sprintf("%s-%d", name, i))
+	for _, c := range b.shims {
+		dir := filepath.Join(b.dir, name+c.short)
 		io, fds, err := makeFIFOs(dir)
 		ends = append(ends, fds...)
 		if err != nil {
