@@ -35,6 +35,7 @@ func (c *bareContainer) call(ctx context.Context, args ...string) error {
 	log := filepath.Join(c.dir, "log.json")
 	args = append([]string{"--root", c.root, "--log", log, "--log-format", "json"}, args...)
 	cmd := exec.CommandContext(ctx, c.runtime, args...)
+	cmd.Env = append(os.Environ(), "GOMAXPROCS=2") // as containerd sets for shims, and so for theirs
 	if err := cmd.Run(); err != nil {
 		said, _ := os.ReadFile(log)
 		return fmt.Errorf("%s: %w: %s", cmd, err, bytes.TrimSpace(said))

@@ -41,8 +41,8 @@
 // # Why it can be trusted, and what may go wrong
 //
 // Bundles, and the state of runtimes, are in memory if /run or /dev/shm is, as on a usual host; the first
-// lines of the output tell. Lives before the first that counts read programs from disk. Both shims get
-// the same options, the same environment and the same GOMAXPROCS as containerd sets.
+// lines of the output tell. Lives before the first that counts read programs from disk. All sides
+// get the same environment, with the GOMAXPROCS that containerd sets, and shims the same options.
 //
 // The CPU time of a shim is its process's CPU clock, which counts nanoseconds and all threads, but no
 // runtime. For a whole life it is that of three processes, start, daemon and delete, each read when the

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"strconv"
 	"strings"
 	"time"
 
@@ -42,6 +43,15 @@ func (e *effort) scale(n int, idle time.Duration) {
 	if idle > 0 {
 		e.watch, e.idle = min(e.watch, idle), idle
 	}
+}
+
+// counts puts counts into the names of rows.
+func (e *effort) counts() *strings.Replacer {
+	many := "many"
+	if e.many > 0 {
+		many = strconv.Itoa(e.many)
+	}
+	return strings.NewReplacer("{few}", strconv.Itoa(e.few), "{many}", many, "{crowd}", strconv.Itoa(e.crowd))
 }
 
 // inMemory is a directory that is not on a disk, as /run is where containerd keeps its bundles and
@@ -90,9 +100,8 @@ func (b *bench) conditions(quick bool) map[string]string {
 		"Go of the client":   runtime.Version(),
 		"kernel":             unix.ByteSliceToString(name.Release[:]),
 		"load at the start":  strings.TrimSpace(string(load)),
-		"lives of each side": fmt.Sprintf("%d, and %d kills, %d idle shims", b.n, b.kills, b.crowd),
+		"lives of each side": fmt.Sprintf("%d, and %d kills", b.n, b.kills),
 		"left alone for":     fmt.Sprintf("%v, context switches counted for %v", b.idle, b.watch),
-		"execs":              fmt.Sprintf("%d before memory is looked at again, %d before threads are", b.few, b.many),
 		"runtime":            first,
 	}
 	for _, c := range b.shims {

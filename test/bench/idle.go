@@ -21,13 +21,13 @@ var idleLines = []line{
 	{id: "threads", name: "threads, idle", unit: "", bound: atMost, limit: 5},
 	{id: "descriptors", name: "descriptors, container with three FIFOs", unit: "", bound: atMost, limit: 16},
 	{id: "switches", name: "context switches a minute, idle", unit: "", decimals: 1, bound: atMost, limit: 1},
-	{id: "dirty-execs", name: "private dirty, idle again after 200 execs", unit: "KiB", bound: ofTheirs, limit: 0.33},
-	{id: "threads-execs", name: "threads, idle again after 1000 execs", unit: "", bound: atMost, limit: 7},
+	{id: "dirty-execs", name: "private dirty, idle again after {few} execs", unit: "KiB", bound: ofTheirs, limit: 0.33},
+	{id: "threads-execs", name: "threads, idle again after {many} execs", unit: "", bound: atMost, limit: 7},
 }
 
 // crowdLines are about many shims, each with a container that is left alone.
 var crowdLines = []line{
-	{id: "crowd-pss", name: "PSS per container, 50 idle shims", unit: "KiB", bound: ofTheirs, limit: 0.42},
+	{id: "crowd-pss", name: "PSS per container, {crowd} idle shims", unit: "KiB", bound: ofTheirs, limit: 0.42},
 }
 
 // holding is something that a process holds, and where the kernel tells how much (proc(5)).

@@ -135,7 +135,7 @@ func (b *bench) compare(ctx context.Context, c choices) (err error) {
 func (b *bench) measure(ctx context.Context, chosen []part) error {
 	for _, p := range chosen {
 		fmt.Fprintf(b.w, "measuring %s\n", p.name)
-		b.rule(p.lines)
+		b.rule(p.lines, b.counts())
 		if err := p.run(b, ctx); err != nil {
 			return fmt.Errorf("measure %s: %w", p.name, err)
 		}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"math"
 	"os"
+	"strings"
 	"text/tabwriter"
 )
 
@@ -45,9 +46,10 @@ type sheet struct {
 	rows []*row
 }
 
-// rule adds the rows of a part, still empty.
-func (s *sheet) rule(lines []line) {
+// rule adds the rows of a part, still empty. In their names counts are put in.
+func (s *sheet) rule(lines []line, counts *strings.Replacer) {
 	for _, l := range lines {
+		l.name = counts.Replace(l.name)
 		s.rows = append(s.rows, &row{line: l, samples: map[string][]float64{}})
 	}
 }

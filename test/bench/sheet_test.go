@@ -20,7 +20,7 @@ func rows() *sheet {
 		{id: "a", name: "added, absolute", unit: "ms", added: true, bound: atMost, limit: 1},
 		{id: "a", name: "p90", q: 0.9},
 		{id: "b", name: "nothing", bound: ofTheirs, limit: 1},
-	})
+	}, (&effort{}).counts())
 	for side, samples := range map[string][]float64{"ours": {9, 6, 5}, "theirs": {15, 14, 10}, bareName: {3, 4, 100}} {
 		for _, v := range samples {
 			s.note("a", side, v)
