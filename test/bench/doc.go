@@ -23,7 +23,8 @@
 //   - stdio: how fast output passes from a container to a client, what CPU time that costs the
 //     shim, how long the echo of a line takes, and what the shim holds for each stream. Bare is here
 //     the same programs with nothing but a FIFO, a terminal, a file or a pipe between them. It prints
-//     tables of its own, with their targets.
+//     tables of its own; the rows of the one table are ratios, computed round by round. Some cannot be
+//     measured where criu is installed: our shim gives a first process a pipe there.
 //
 // Usage:
 //

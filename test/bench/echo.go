@@ -18,9 +18,8 @@ import (
 )
 
 const (
-	// echoRounds times echoTrips is how many round trips of each side are counted.
-	echoRounds = 30
-	echoTrips  = 300
+	// echoTrips is how many round trips are a round.
+	echoTrips = 300
 	// echoWord is what the program that echoes says when it is about to.
 	echoWord = "ready\n"
 	// echoScript leaves the echo of a terminal to cat, and the lines as they are.
@@ -225,12 +224,12 @@ func (b *bench) measureEcho(ctx context.Context, m mode, name string) (r echoes,
 		return r, err
 	}
 	defer unpin()
-	return r, r.run(ctx, all)
+	return r, r.run(ctx, all, 2*b.rounds)
 }
 
-// run runs the rounds, of which the first is not counted.
-func (r *echoes) run(ctx context.Context, all [sides]*echo) error {
-	return turns(ctx, 1+echoRounds, func(round, side int) error {
+// run runs the rounds, and one before that is not counted.
+func (r *echoes) run(ctx context.Context, all [sides]*echo, rounds int) error {
+	return turns(ctx, 1+rounds, func(round, side int) error {
 		times, err := all[side].trips(echoTrips, nil)
 		if err != nil {
 			return fmt.Errorf("%s of %s: %w", r.name, sideNames[side], err)

@@ -21,21 +21,23 @@ type effort struct {
 	many  int           // execs before the threads are counted again; 0: they are not
 	crowd int           // shims whose memory is added up
 	kills int           // kills of each side
+
+	rounds int // of output in each mode; twice as many of echoes
 }
 
 var (
 	fullEffort = effort{
-		n: 50, idle: 35 * time.Second, watch: time.Minute, few: 200, many: 1000, crowd: 50, kills: 200,
+		n: 50, idle: 35 * time.Second, watch: time.Minute, few: 200, many: 1000, crowd: 50, kills: 200, rounds: 15,
 	}
 	quickEffort = effort{
-		n: 10, idle: 5 * time.Second, watch: 10 * time.Second, few: 50, crowd: 10, kills: 30,
+		n: 10, idle: 5 * time.Second, watch: 10 * time.Second, few: 50, crowd: 10, kills: 30, rounds: 1,
 	}
 )
 
 // scale makes an effort one of n lives, and everything else in proportion; 0 leaves it as it is.
 func (e *effort) scale(n int, idle time.Duration) {
 	if n > 0 {
-		for _, count := range []*int{&e.few, &e.many, &e.crowd, &e.kills} {
+		for _, count := range []*int{&e.few, &e.many, &e.crowd, &e.kills, &e.rounds} {
 			*count = (*count*n + e.n - 1) / e.n
 		}
 		e.n = n

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/types/known/anypb"
 )
 
@@ -74,7 +75,7 @@ func main() {
 	flag.DurationVar(&c.idle, "idle", 0,
 		"how long a shim is left alone before its memory is looked at; theirs tidies up after 30s")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
 	defer stop()
 	if err := b.compare(ctx, c); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -98,9 +99,6 @@ func (b *bench) compare(ctx context.Context, c choices) (err error) {
 	}
 	if c.quick {
 		b.effort = quickEffort
-		if c.only == "" {
-			chosen = slices.DeleteFunc(slices.Clone(chosen), func(p part) bool { return p.lines == nil })
-		}
 	}
 	b.scale(c.n, c.idle)
 	if b.self, err = os.Executable(); err != nil {

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -78,19 +77,32 @@ func TestRatioIsOfRounds(t *testing.T) {
 
 func TestTargetsAreMetOrNot(t *testing.T) {
 	for _, test := range []struct {
-		atMost bool
-		value  float64
-		want   string
+		bound bound
+		value float64
+		want  string
 	}{
-		{false, 0.95, "met"}, {false, 0.94, "not met"}, {true, 0.95, "met"}, {true, 0.96, "not met"},
+		{atLeast, 0.95, "met"}, {atLeast, 0.94, "not met"}, {atMost, 0.95, "met"}, {atMost, 0.96, "not met"},
 	} {
-		row := target{limit: 0.95, atMost: test.atMost}
-		if got := row.met(test.value); got != test.want {
-			t.Errorf("%v, at most: %v: got %q, want %q", test.value, test.atMost, got, test.want)
+		r := row{line: line{bound: test.bound, limit: 0.95}, samples: map[string][]float64{"ours": {test.value}}}
+		if _, got := r.target(); got != test.want {
+			t.Errorf("%v, %v: got %q, want %q", test.bound, test.value, got, test.want)
 		}
 	}
-	if got := (target{}).met(math.NaN()); !strings.HasPrefix(got, "not measured") {
+	if _, got := (&row{line: line{bound: atLeast}}).target(); got != "not measured" {
 		t.Errorf("without a figure: %q", got)
+	}
+}
+
+// A shim whose first process has no FIFO of the client has no figure for that, but the rest.
+func TestStreamsAreOnTheSheet(t *testing.T) {
+	b := &bench{}
+	flows := make([]flow, len(modes))
+	flows[relayMode].cpu[ours], flows[relayMode].cpu[theirs] = []float64{1}, []float64{4}
+	b.noteTargets(flows, make([]echoes, len(echoModes)))
+	for _, r := range b.rows {
+		if _, met := r.target(); (met == "met") != (r.id == "out-exec-cpu") || met == "not met" {
+			t.Errorf("%s: %s", r.name, met)
+		}
 	}
 }
 

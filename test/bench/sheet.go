@@ -19,6 +19,7 @@ type bound int
 const (
 	none     bound = iota // there is no target
 	atMost                // of our value itself
+	atLeast               // the same the other way round
 	ofTheirs              // at most, of ours divided by theirs
 )
 
@@ -104,7 +105,9 @@ func (r *row) target() (should, met string) {
 	case none:
 		return "", ""
 	case atMost:
-		should, is = fmt.Sprintf("ours ≤ %g %s", r.limit, r.unit), r.value("ours")
+		should, is = strings.TrimSpace(fmt.Sprintf("ours ≤ %g %s", r.limit, r.unit)), r.value("ours")
+	case atLeast:
+		should, is = strings.TrimSpace(fmt.Sprintf("ours ≥ %g %s", r.limit, r.unit)), r.value("ours")
 	case ofTheirs:
 		should, is = fmt.Sprintf("ratio ≤ %g", r.limit), r.ratio()
 	}
@@ -113,7 +116,7 @@ func (r *row) target() (should, met string) {
 		return should, "no ratio: theirs adds nothing"
 	case math.IsNaN(is):
 		return should, "not measured"
-	case is <= r.limit:
+	case r.bound == atLeast && is >= r.limit, r.bound != atLeast && is <= r.limit:
 		return should, "met"
 	}
 	return should, "not met"

@@ -5,9 +5,9 @@ import (
 	"fmt"
 )
 
-// stdio measures the standard streams and prints which targets are met.
+// stdio measures the standard streams, and puts on the sheet what there are targets for.
 func (b *bench) stdio(ctx context.Context) error {
-	fmt.Fprintf(b.w, "output, %d rounds each; a bare FIFO is of the size of ours\n", rounds)
+	fmt.Fprintf(b.w, "output, %d rounds each; a bare FIFO is of the size of ours\n", b.rounds)
 	var flows []flow
 	for i, m := range modes {
 		f, err := b.measureFlow(ctx, m, fmt.Sprintf("out-%d", i))
@@ -17,7 +17,7 @@ func (b *bench) stdio(ctx context.Context) error {
 		flows = append(flows, f)
 	}
 	printFlows(b.w, flows)
-	fmt.Fprintf(b.w, "\necho of a line by cat, %d times each\n", echoRounds*echoTrips)
+	fmt.Fprintf(b.w, "\necho of a line by cat, %d times each\n", 2*b.rounds*echoTrips)
 	var trips []echoes
 	for i, m := range echoModes {
 		r, err := b.measureEcho(ctx, m, fmt.Sprintf("echo-%d", i))
@@ -33,7 +33,6 @@ func (b *bench) stdio(ctx context.Context) error {
 	}
 	fmt.Fprintln(b.w)
 	printStreams(b.w, counts)
-	fmt.Fprintln(b.w)
-	printTargets(b.w, flows, trips)
+	b.noteTargets(flows, trips)
 	return nil
 }

@@ -1,40 +1,64 @@
 package main
 
-import (
-	"fmt"
-	"io"
-	"math"
-	"text/tabwriter"
-)
+import "math"
 
-// A target is a figure that is to be reached: at least, or at most, the limit.
+// A target is a row of the one table that is computed from the streams' own tables.
 type target struct {
-	name    string
+	line
 	measure func([]flow, []echoes) float64
-	limit   float64
-	atMost  bool
 }
 
-// targets are those for the standard streams.
+// targets are those for the standard streams. Each is a ratio, in the column of ours.
 var targets = [...]target{
-	{"output of a first process: throughput / bare FIFO of that size", func(f []flow, _ []echoes) float64 {
-		return onlyDirect(f, ratio(f[exactMode].rate[ours], f[exactMode].rate[bare]))
-	}, 0.95, false},
-	{"output of a first process: throughput / theirs", func(f []flow, _ []echoes) float64 {
-		return onlyDirect(f, ratio(f[directMode].rate[ours], f[directMode].rate[theirs]))
-	}, 1.5, false},
-	{"the same, stretch", func(f []flow, _ []echoes) float64 {
-		return onlyDirect(f, ratio(f[directMode].rate[ours], f[directMode].rate[theirs]))
-	}, 2, false},
-	{"output of a first process: shim CPU / theirs", func(f []flow, _ []echoes) float64 {
-		return onlyDirect(f, ratio(f[directMode].cpu[ours], f[directMode].cpu[theirs]))
-	}, 0.01, true},
-	{"output of an exec: shim CPU / theirs", func(f []flow, _ []echoes) float64 {
-		return ratio(f[relayMode].cpu[ours], f[relayMode].cpu[theirs])
-	}, 0.3, true},
-	{"echo of a first process: round trip / bare FIFOs", func(f []flow, e []echoes) float64 {
-		return onlyDirect(f, ratio(e[directMode].middle[ours], e[directMode].middle[bare]))
-	}, 1.2, true},
+	{
+		line{id: "out-bare", name: "output of a first process: throughput / bare FIFO of that size", bound: atLeast, limit: 0.95},
+		func(f []flow, _ []echoes) float64 {
+			return onlyDirect(f, ratio(f[exactMode].rate[ours], f[exactMode].rate[bare]))
+		},
+	},
+	{
+		line{id: "out", name: "output of a first process: throughput / theirs", bound: atLeast, limit: 1.5},
+		func(f []flow, _ []echoes) float64 {
+			return onlyDirect(f, ratio(f[directMode].rate[ours], f[directMode].rate[theirs]))
+		},
+	},
+	{
+		line{id: "out-stretch", name: "the same, stretch", bound: atLeast, limit: 2},
+		func(f []flow, _ []echoes) float64 {
+			return onlyDirect(f, ratio(f[directMode].rate[ours], f[directMode].rate[theirs]))
+		},
+	},
+	{
+		line{id: "out-cpu", name: "output of a first process: shim CPU / theirs", decimals: 4, bound: atMost, limit: 0.01},
+		func(f []flow, _ []echoes) float64 {
+			return onlyDirect(f, ratio(f[directMode].cpu[ours], f[directMode].cpu[theirs]))
+		},
+	},
+	{
+		line{id: "out-exec-cpu", name: "output of an exec: shim CPU / theirs", bound: atMost, limit: 0.3},
+		func(f []flow, _ []echoes) float64 {
+			return ratio(f[relayMode].cpu[ours], f[relayMode].cpu[theirs])
+		},
+	},
+	{
+		line{id: "echo", name: "echo of a first process: round trip / bare FIFOs", bound: atMost, limit: 1.2},
+		func(f []flow, e []echoes) float64 {
+			return onlyDirect(f, ratio(e[directMode].middle[ours], e[directMode].middle[bare]))
+		},
+	},
+}
+
+// noteTargets puts the targets on the sheet.
+func (b *bench) noteTargets(flows []flow, trips []echoes) {
+	for _, t := range targets {
+		if t.decimals == 0 {
+			t.decimals = 3
+		}
+		b.rule([]line{t.line}, b.counts())
+		if value := t.measure(flows, trips); !math.IsNaN(value) {
+			b.note(t.id, "ours", value)
+		}
+	}
 }
 
 // onlyDirect returns value if our first process holds the client's FIFO itself, else NaN: it does
@@ -44,29 +68,4 @@ func onlyDirect(flows []flow, value float64) float64 {
 		return math.NaN()
 	}
 	return value
-}
-
-// met tells whether a figure reaches the target.
-func (t target) met(value float64) string {
-	switch {
-	case math.IsNaN(value):
-		return "not measured: the shim gave the process a pipe; is criu installed?"
-	case t.atMost && value <= t.limit, !t.atMost && value >= t.limit:
-		return "met"
-	}
-	return "not met"
-}
-
-func printTargets(w io.Writer, flows []flow, trips []echoes) {
-	table := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
-	fmt.Fprintln(table, "target\tis\tshould be\t")
-	for _, t := range targets {
-		bound := "at least"
-		if t.atMost {
-			bound = "at most"
-		}
-		value := t.measure(flows, trips)
-		fmt.Fprintf(table, "%s\t%s\t%s %g\t%s\n", t.name, figure(3, value), bound, t.limit, t.met(value))
-	}
-	_ = table.Flush()
 }

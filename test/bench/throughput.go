@@ -10,11 +10,8 @@ import (
 	"text/tabwriter"
 )
 
-// rounds is how often each mode is measured, with one more before that is not counted.
-const (
-	rounds      = 15
-	exactRounds = 45 // their sides differ least
-)
+// exactFactor is how many more rounds there are of the exact comparison, whose sides differ least.
+const exactFactor = 3
 
 // modes are the ways of output that are measured. A round takes some tenths of a second.
 //
@@ -89,17 +86,17 @@ func (b *bench) measureFlow(ctx context.Context, m mode, name string) (f flow, e
 		}
 		defer unpin()
 	}
-	return f, f.run(ctx, all)
+	return f, f.run(ctx, all, b.rounds)
 }
 
-// run runs the rounds. The first one is not counted: programs start in it.
-func (f *flow) run(ctx context.Context, all [sides]*source) error {
-	n := 1 + rounds
+// run runs the rounds, and one before that is not counted: programs start in it.
+func (f *flow) run(ctx context.Context, all [sides]*source, rounds int) error {
+	n := rounds
 	if f.exact {
-		n += exactRounds - rounds
+		n *= exactFactor
 	}
 	buf := make([]byte, block)
-	return turns(ctx, n, func(round, side int) error {
+	return turns(ctx, 1+n, func(round, side int) error {
 		if all[side] == nil {
 			return nil
 		}
