@@ -59,8 +59,13 @@
 // A thread that ends meanwhile takes its count along; the number may then even be negative.
 //
 // A machine with other load makes every time longer, and what is added to bare, which is a difference,
-// uncertain: believe a run in which the sides of a peer that is a copy of another shim agree
+// uncertain or even negative: believe a run in which the sides of a peer that is a copy of another shim agree
 // (-peers copy=PATH).
+//
+// Ten execs at once are ten runtimes at once only for bare. A shim may start a few at a time and so be
+// faster than bare on few CPUs; if theirs adds nothing, there is no ratio.
+//
+// With -quick the run ends after 100 seconds, and prints what there is by then.
 //
 // For stdio the writer in the container is this binary, the reader the same code for every side: both
 // read and write a MiB at once.

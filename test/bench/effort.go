@@ -22,7 +22,8 @@ type effort struct {
 	crowd int           // shims whose memory is added up
 	kills int           // kills of each side
 
-	rounds int // of output in each mode; twice as many of echoes
+	limit  time.Duration // for all of it; 0: none
+	rounds int           // of output in each mode; twice as many of echoes
 }
 
 var (
@@ -31,6 +32,7 @@ var (
 	}
 	quickEffort = effort{
 		n: 10, idle: 5 * time.Second, watch: 10 * time.Second, few: 50, crowd: 10, kills: 30, rounds: 1,
+		limit: 100 * time.Second,
 	}
 )
 

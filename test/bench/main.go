@@ -131,10 +131,20 @@ func (b *bench) compare(ctx context.Context, c choices) (err error) {
 
 // measure runs the parts. What they print is what does not fit into the one table.
 func (b *bench) measure(ctx context.Context, chosen []part) error {
+	limited := ctx
+	if b.limit > 0 {
+		var cancel context.CancelFunc
+		limited, cancel = context.WithTimeout(ctx, b.limit)
+		defer cancel()
+	}
 	for _, p := range chosen {
 		fmt.Fprintf(b.w, "measuring %s\n", p.name)
 		b.rule(p.lines, b.counts())
-		if err := p.run(b, ctx); err != nil {
+		switch err := p.run(b, limited); {
+		case limited.Err() != nil && ctx.Err() == nil:
+			fmt.Fprintf(b.w, "%v are over: %s was not finished, what comes after it not begun\n", b.limit, p.name)
+			return nil
+		case err != nil:
 			return fmt.Errorf("measure %s: %w", p.name, err)
 		}
 	}

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"math"
 	"os"
 	"path/filepath"
@@ -113,5 +115,25 @@ func TestEffortIsInProportion(t *testing.T) {
 	e.scale(0, 0)
 	if e != quickEffort {
 		t.Errorf("got %+v", e)
+	}
+}
+
+// A quick run keeps its promise on a machine that is too slow for it, with what there is by then.
+func TestQuickRunEndsInTime(t *testing.T) {
+	var said strings.Builder
+	b := &bench{w: &said, effort: effort{limit: 50 * time.Millisecond}}
+	run := func(b *bench, ctx context.Context) error { return rest(ctx, time.Minute) }
+	begun := false
+	later := func(*bench, context.Context) error { begun = true; return nil }
+	if err := b.measure(t.Context(), []part{{"slow", run, sizeLines}, {"later", later, nil}}); err != nil {
+		t.Error(err)
+	}
+	if begun || len(b.rows) != len(sizeLines) || !strings.Contains(said.String(), "slow was not finished") {
+		t.Errorf("begun: %v, %d rows, said %q", begun, len(b.rows), said.String())
+	}
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := b.measure(gone, []part{{"slow", run, nil}}); !errors.Is(err, context.Canceled) {
+		t.Errorf("interrupted: %v", err)
 	}
 }

@@ -7,7 +7,7 @@ import (
 
 // stdio measures the standard streams, and puts on the sheet what there are targets for.
 func (b *bench) stdio(ctx context.Context) error {
-	fmt.Fprintf(b.w, "output, %d rounds each; a bare FIFO is of the size of ours\n", b.rounds)
+	fmt.Fprintf(b.w, "output, rounds of each: %d; a bare FIFO is of the size of ours\n", b.rounds)
 	var flows []flow
 	for i, m := range modes {
 		f, err := b.measureFlow(ctx, m, fmt.Sprintf("out-%d", i))
@@ -27,12 +27,12 @@ func (b *bench) stdio(ctx context.Context) error {
 		trips = append(trips, r)
 	}
 	printEchoes(b.w, trips)
+	b.noteTargets(flows, trips)
 	counts, err := b.countStreams(ctx)
 	if err != nil {
 		return err
 	}
 	fmt.Fprintln(b.w)
 	printStreams(b.w, counts)
-	b.noteTargets(flows, trips)
 	return nil
 }
