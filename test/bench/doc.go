@@ -33,11 +33,12 @@
 //
 // # Rows
 //
-// A value is the median of its samples, or the quantile that its row names. "Added" is the value less
-// that of bare. The ratio is ours to theirs, of values, not of samples; for stdio it is the median of the
-// ratios of rounds that were measured one after the other, and need not be the ratio of the medians. A
-// target is about the ratio, or about our value itself. With -out all samples are written to a file, in
-// the order in which they were taken, for whoever wants another judgement.
+// A value is the median of its samples, or the quantile that its row names. "Added" is the median of
+// the differences to bare, round by round, and need not be the difference of the medians. The ratio is
+// ours to theirs, of values, not of samples; for stdio it is the median of the ratios of rounds that
+// were measured one after the other. A target is about the ratio, or about our value itself. With -out
+// all samples are written to a file, in the order in which they were taken, for whoever wants another
+// judgement.
 //
 // # Why it can be trusted, and what may go wrong
 //
@@ -59,8 +60,8 @@
 // A thread that ends meanwhile takes its count along; the number may then even be negative.
 //
 // A machine with other load makes every time longer, and what is added to bare, which is a difference,
-// uncertain or even negative: believe a run in which the sides of a peer that is a copy of another shim agree
-// (-peers copy=PATH).
+// uncertain or even negative. Believe a run in which a peer that is a copy of another shim has the same
+// figures as that (-peers copy=PATH).
 //
 // Ten execs at once are ten runtimes at once only for bare. A shim may start a few at a time and so be
 // faster than bare on few CPUs; if theirs adds nothing, there is no ratio.

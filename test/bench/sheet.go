@@ -31,7 +31,7 @@ type line struct {
 	unit     string
 	decimals int
 	q        float64 // the quantile of the samples that is the value; 0: the median
-	added    bool    // the value is what comes on top of bare's
+	added    bool    // the samples are what comes on top of bare's in the same round
 	bound    bound
 	limit    float64
 }
@@ -71,22 +71,28 @@ func (s *sheet) note(id, side string, value float64) {
 
 // value is that of a side; NaN if it was not measured.
 func (r *row) value(side string) float64 {
-	value := r.plain(side)
+	samples := r.samples[side]
 	if r.added && side != bareName {
-		value -= r.plain(bareName)
+		samples = differences(samples, r.samples[bareName])
 	}
-	return value
-}
-
-func (r *row) plain(side string) float64 {
-	if len(r.samples[side]) == 0 {
+	if len(samples) == 0 {
 		return math.NaN()
 	}
 	q := r.q
 	if q == 0 {
 		q = 0.5
 	}
-	return quantile(r.samples[side], q)
+	return quantile(samples, q)
+}
+
+// differences are those of samples that were taken in the same round: what the machine did in it has
+// met both.
+func differences(a, b []float64) []float64 {
+	all := make([]float64, min(len(a), len(b)))
+	for i := range all {
+		all[i] = a[i] - b[i]
+	}
+	return all
 }
 
 // ratio is ours to theirs. What theirs adds may be nothing, or less: then there is no ratio.
