@@ -6,19 +6,15 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"syscall"
 	"testing"
-	"time"
+
+	"holdfast/test/plant"
 )
 
 // The exit of a container is recorded in its bundle, and in time, whatever is in the place of our
 // files by then.
 func TestExitIsRecordedThroughNoLinkOrFIFO(t *testing.T) {
-	for what, put := range map[string]func(path, elsewhere string) error{
-		"link":          func(path, elsewhere string) error { return os.Symlink(elsewhere, path) },
-		"dangling link": func(path, elsewhere string) error { return os.Symlink(elsewhere+".new", path) },
-		"FIFO":          func(path, _ string) error { return syscall.Mkfifo(path, 0o600) },
-	} {
+	for what, put := range plant.Kinds {
 		t.Run(what, func(t *testing.T) {
 			f := mustStart(t)
 			elsewhere := filepath.Join(t.TempDir(), "elsewhere")
@@ -34,21 +30,14 @@ func TestExitIsRecordedThroughNoLinkOrFIFO(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			done := make(chan struct{})
-			go func() {
-				defer close(done)
+			plant.Soon(t, func() {
 				f.killedForMemory("container")
 				f.runtime.die("e", 4)
 				f.runtime.die("", 3)
 				if _, err := f.Wait(t.Context(), ""); err != nil {
 					t.Error(err)
 				}
-			}()
-			select {
-			case <-done:
-			case <-time.After(10 * time.Second):
-				t.Fatal("the exit waits for who reads a FIFO")
-			}
+			})
 			for _, name := range []string{ExitFile, "exit.e.json", oomFile} {
 				if info, err := os.Lstat(filepath.Join(f.Bundle(), name)); err != nil || info.Mode() != 0o600 {
 					t.Errorf("%s is %v, %v", name, info, err)

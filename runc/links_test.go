@@ -4,32 +4,13 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
-	"time"
+
+	"holdfast/test/plant"
 )
 
-// planted is what somebody may have put in the place of a file; elsewhere is one of somebody else.
-var planted = map[string]func(path, elsewhere string) error{
-	"link":   func(path, elsewhere string) error { return os.Symlink(elsewhere, path) },
-	"device": func(path, _ string) error { return os.Symlink("/dev/zero", path) },
-	"FIFO":   func(path, _ string) error { return syscall.Mkfifo(path, 0o600) },
-}
-
-// soon fails the test if do takes long: it would wait for the other end of a FIFO.
-func soon(t *testing.T, do func()) {
-	t.Helper()
-	done := make(chan struct{})
-	go func() { defer close(done); do() }()
-	select {
-	case <-done:
-	case <-time.After(10 * time.Second):
-		t.Fatal("it waits")
-	}
-}
-
 func TestFilesOfABundleAreReadThroughNoLinkOrFIFO(t *testing.T) {
-	for what, put := range planted {
+	for what, put := range plant.Kinds {
 		t.Run(what, func(t *testing.T) {
 			bundle, elsewhere := t.TempDir(), filepath.Join(t.TempDir(), "elsewhere")
 			if err := os.WriteFile(elsewhere, []byte("17"), 0o600); err != nil {
@@ -40,7 +21,7 @@ func TestFilesOfABundleAreReadThroughNoLinkOrFIFO(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			soon(t, func() {
+			plant.Soon(t, func() {
 				if _, err := ReadSpec(bundle); err == nil || strings.Contains(err.Error(), "number") {
 					t.Errorf("config.json: error %v", err)
 				}
@@ -57,7 +38,7 @@ func TestFilesOfABundleAreReadThroughNoLinkOrFIFO(t *testing.T) {
 
 // What a command of the runtime has logged is kept in the bundle, or lost.
 func TestLogIsKeptThroughNoLinkOrFIFO(t *testing.T) {
-	for what, put := range planted {
+	for what, put := range plant.Kinds {
 		t.Run(what, func(t *testing.T) {
 			r := fake(t, `{"start": {"error": "no start today"}}`)
 			elsewhere := filepath.Join(t.TempDir(), "elsewhere")
@@ -67,7 +48,7 @@ func TestLogIsKeptThroughNoLinkOrFIFO(t *testing.T) {
 			if err := put(filepath.Join(r.Bundle, "log.json"), elsewhere); err != nil {
 				t.Fatal(err)
 			}
-			soon(t, func() {
+			plant.Soon(t, func() {
 				if err := r.Start(t.Context()); err == nil || !strings.Contains(err.Error(), "no start today") {
 					t.Errorf("error %v", err)
 				}

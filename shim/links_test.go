@@ -6,22 +6,15 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
+
+	"holdfast/test/plant"
 )
 
-// planted is what somebody may have put in the place of a file of ours; secret is a file elsewhere.
-var planted = map[string]func(path, secret string) error{
-	"link":          func(path, secret string) error { return os.Symlink(secret, path) },
-	"dangling link": func(path, secret string) error { return os.Symlink(secret+".new", path) },
-	"FIFO":          func(path, _ string) error { return unix.Mkfifo(path, 0o600) },
-	"device":        func(path, _ string) error { return os.Symlink("/dev/zero", path) },
-}
-
-// plant makes a bundle whose file of that name is not what it should be, and a secret, which
+// plantIn makes a bundle whose file of that name is not what it should be, and a secret, which
 // unchanged tells whether somebody has written to.
-func plant(t *testing.T, name, content string, put func(path, secret string) error) (bundle string, unchanged func()) {
+func plantIn(t *testing.T, name, content string, put func(path, secret string) error) (bundle string, unchanged func()) {
 	t.Helper()
 	bundle, elsewhere := t.TempDir(), t.TempDir()
 	secret := filepath.Join(elsewhere, "secret")
@@ -40,18 +33,6 @@ func plant(t *testing.T, name, content string, put func(path, secret string) err
 	}
 }
 
-// soon fails the test if do takes long: it would wait for the other end of a FIFO.
-func soon(t *testing.T, do func()) {
-	t.Helper()
-	done := make(chan struct{})
-	go func() { defer close(done); do() }()
-	select {
-	case <-done:
-	case <-time.After(10 * time.Second):
-		t.Fatal("it waits")
-	}
-}
-
 // What we write in a bundle lands in the bundle.
 func TestWritesDoNotFollowLinksOutOfABundle(t *testing.T) {
 	writers := map[string]func(bundle string) error{
@@ -62,10 +43,10 @@ func TestWritesDoNotFollowLinksOutOfABundle(t *testing.T) {
 		},
 	}
 	for name, write := range writers {
-		for what, put := range planted {
+		for what, put := range plant.Kinds {
 			t.Run(name+" "+what, func(t *testing.T) {
-				bundle, unchanged := plant(t, name, "secret", put)
-				soon(t, func() {
+				bundle, unchanged := plantIn(t, name, "secret", put)
+				plant.Soon(t, func() {
 					if err := write(bundle); err != nil {
 						t.Error(err)
 					}
@@ -81,10 +62,10 @@ func TestWritesDoNotFollowLinksOutOfABundle(t *testing.T) {
 
 // The stack of a crash is appended to a file of ours, or to none.
 func TestCrashIsNotWrittenThroughALink(t *testing.T) {
-	for what, put := range planted {
+	for what, put := range plant.Kinds {
 		t.Run(what, func(t *testing.T) {
-			bundle, unchanged := plant(t, crashFile, "secret", put)
-			soon(t, func() {
+			bundle, unchanged := plantIn(t, crashFile, "secret", put)
+			plant.Soon(t, func() {
 				if done, err := catchCrashes(bundle); err == nil {
 					done()
 					t.Error("it is used")
@@ -131,13 +112,13 @@ func TestReadsDoNotFollowLinksOutOfABundle(t *testing.T) {
 		}},
 	}
 	for name, c := range readers {
-		for what, put := range planted {
+		for what, put := range plant.Kinds {
 			if name == logFile && what == "FIFO" {
 				continue // as it should be
 			}
 			t.Run(name+" "+what, func(t *testing.T) {
-				bundle, unchanged := plant(t, name, c.secret, put)
-				soon(t, func() {
+				bundle, unchanged := plantIn(t, name, c.secret, put)
+				plant.Soon(t, func() {
 					if c.seen(bundle) {
 						t.Error("the file elsewhere was read")
 					}

@@ -7,35 +7,35 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
+
+	"holdfast/test/plant"
 )
 
-// planted puts something into the place of a file, and a file elsewhere.
-func planted(t *testing.T) map[string]func(path string) error {
+// untouched returns the path of a file of somebody else, which is looked at again when the test ends.
+func untouched(t *testing.T) string {
 	t.Helper()
-	elsewhere := filepath.Join(t.TempDir(), "elsewhere")
-	if err := os.WriteFile(elsewhere, []byte("untouched"), 0o600); err != nil {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "elsewhere")
+	if err := os.WriteFile(path, []byte("untouched"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if content, err := os.ReadFile(elsewhere); err != nil || string(content) != "untouched" {
+		if content, err := os.ReadFile(path); err != nil || string(content) != "untouched" {
 			t.Errorf("the file elsewhere has %q, %v", content, err)
 		}
+		if files, err := os.ReadDir(dir); err != nil || len(files) != 1 {
+			t.Errorf("elsewhere are %v, %v", files, err)
+		}
 	})
-	return map[string]func(path string) error{
-		"link out":      func(path string) error { return os.Symlink(elsewhere, path) },
-		"dangling link": func(path string) error { return os.Symlink(elsewhere+".new", path) },
-		"FIFO":          func(path string) error { return unix.Mkfifo(path, 0o600) },
-		"socket":        func(path string) error { return unix.Mknod(path, unix.S_IFSOCK|0o600, 0) },
-	}
+	return path
 }
 
 func TestOnlyFilesOfTheBundleAreOpened(t *testing.T) {
-	for what, put := range planted(t) {
+	for what, put := range plant.Kinds {
 		path := filepath.Join(t.TempDir(), "file")
-		if err := put(path); err != nil {
+		if err := put(path, untouched(t)); err != nil {
 			t.Fatal(err)
 		}
 		if f, err := Open(path); err == nil {
@@ -69,24 +69,19 @@ func TestFilesAreMadeInThePlaceOfWhatIsThere(t *testing.T) {
 	old := unix.Umask(0o077)
 	defer unix.Umask(old)
 	for name, write := range map[string]func(string, []byte, os.FileMode) error{"Make": Make, "Replace": Replace} {
-		for what, put := range planted(t) {
+		for what, put := range plant.Kinds {
 			dir := t.TempDir()
 			path := filepath.Join(dir, "file")
 			for _, p := range []string{path, path + ".tmp"} {
-				if err := put(p); err != nil {
+				if err := put(p, untouched(t)); err != nil {
 					t.Fatal(err)
 				}
 			}
-			done := make(chan error)
-			go func() { done <- write(path, []byte("content"), 0o644) }()
-			select {
-			case err := <-done:
-				if err != nil {
+			plant.Soon(t, func() {
+				if err := write(path, []byte("content"), 0o644); err != nil {
 					t.Errorf("%s over a %s: %v", name, what, err)
 				}
-			case <-time.After(10 * time.Second):
-				t.Fatalf("%s over a %s waits for somebody", name, what)
-			}
+			})
 			info, err := os.Lstat(path)
 			if err != nil || info.Mode() != 0o644 {
 				t.Errorf("%s over a %s: %v, %v", name, what, info, err)

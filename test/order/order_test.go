@@ -84,6 +84,7 @@ var good = []struct {
 	{"exec begun before the log", history(execExit(), execRemove(), exit(), remove()), []Option{BeginsInMiddle}},
 	{"only a deletion", history(remove(), create(), start(), exit()), []Option{BeginsInMiddle}},
 	{"paused before the log", history(resume(), paused(), exit()), []Option{BeginsInMiddle}},
+	{"execs that are told of by their exits", history(create(), start(), execExit(), added(), execExit(), exit(), remove()), []Option{Compacted}},
 	{"still running", history(create(), start(), added(), begun()), []Option{EndsInMiddle}},
 	{"a piece of a log", history(oom(), begun()), []Option{BeginsInMiddle, EndsInMiddle}},
 }
@@ -128,6 +129,9 @@ var bad = []struct {
 	{"start after the deletion", CreatedFirst, history(create(), exit(), remove(), start()), nil},
 	{"exec after the deletion", CreatedFirst, history(create(), exit(), remove(), added()), nil},
 	{"exec deleted after its task", CreatedFirst, history(create(), start(), added(), begun(), execExit(), exit(), remove(), execRemove()), nil},
+	{"exit of an unknown exec", ExitedNotFail, history(create(), start(), execExit(), exit(), remove()), nil},
+	{"an exec that is only added exits after init", ExecsExitFirst, history(create(), start(), added(), exit(), execExit(), remove()), []Option{Compacted}},
+	{"an unknown init process exits, though compacted", CreatedFirst, history(exit(), remove()), []Option{Compacted}},
 	{"create known to be missing", CreatedFirst, history(remove(), start(), exit()), []Option{BeginsInMiddle}},
 
 	{"started twice", StartedOnce, history(create(), start(), start(), exit()), nil},
