@@ -82,6 +82,9 @@ func TestPrometheus(t *testing.T) {
 		for name, flag := range map[string]string{"ours": c.runtimes()[0].flag, "theirs": c.tool("containerd-shim-runc-v2")} {
 			id, _ := c.detached(t, []string{"--runtime", flag, "--memory-limit", "16777216"}, "sleep", "1000")
 			defer c.remove(t, id)
+			if name == "theirs" {
+				c.theirs = append(c.theirs, id)
+			}
 			figures[name] = c.scrape(t, id)
 		}
 		if diff := cmp.Diff(names(figures["theirs"]), names(figures["ours"])); diff != "" {
