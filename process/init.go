@@ -94,9 +94,19 @@ func (c *Container) restore(ctx context.Context) error {
 }
 
 // Pause freezes all processes of the container, or none: it waits for the runtime, and lets go on what
-// a runtime that fails has frozen.
+// a runtime that fails has frozen. It lets execs that are being started come up first, for a while:
+// what the runtime has put into the container already would be frozen before it is the exec's process,
+// and its Start with it.
 func (c *Container) Pause(ctx context.Context) error {
 	run := func(ctx context.Context) error {
+		patient, cancel := context.WithTimeout(ctx, pausePatience)
+		defer cancel()
+		release, all := c.slots.takeAll(patient)
+		defer release()
+		if !all {
+			c.cfg.Log.Warn("pause waits no longer for execs that are being started; they stand still until the resume",
+				"task", c.cfg.ID)
+		}
 		err := c.cfg.Runtime.Pause(ctx)
 		if err != nil {
 			c.thaw() // it may have been killed after it had frozen them

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -153,6 +155,64 @@ func TestExecsAreKilledWhenInitDies(t *testing.T) {
 			}
 			_ = signalChild(child, killSignal) // or the exit of the container waits for it
 			f.must(t, "")
+		})
+	}
+}
+
+// A pause lets an exec that is being started come up, for a while, and those that follow wait for it.
+func TestPauseAndExecsThatStart(t *testing.T) {
+	for takes, want := range map[time.Duration]string{
+		time.Second: "early exec, pause, late exec",
+		time.Minute: "pause, late exec, early exec",
+	} {
+		t.Run(takes.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := mustStart(t)
+				var mu sync.Mutex
+				var order []string
+				does := func(what string, takes time.Duration) func() error {
+					return func() error {
+						time.Sleep(takes)
+						mu.Lock()
+						defer mu.Unlock()
+						order = append(order, what)
+						return nil
+					}
+				}
+				var all sync.WaitGroup
+				start := func(id string) {
+					all.Go(func() {
+						if _, err := f.Start(t.Context(), id); err != nil {
+							t.Errorf("start %s: %v", id, err)
+						}
+					})
+					synctest.Wait()
+				}
+				f.addExec(t, "early")
+				f.addExec(t, "late")
+				f.runtime.on("pause", does("pause", time.Second))
+				f.runtime.on("exec", does("early exec", takes))
+				start("early")
+				all.Go(func() {
+					if err := f.Pause(t.Context()); err != nil {
+						t.Errorf("pause: %v", err)
+					}
+				})
+				synctest.Wait()
+				f.runtime.on("exec", does("late exec", 0))
+				start("late")
+				all.Wait()
+				if got := strings.Join(order, ", "); got != want {
+					t.Errorf("what the runtime did: %s; want %s", got, want)
+				}
+				if n := len(f.slots.free); n != cap(f.slots.free) {
+					t.Errorf("%d of %d slots are free", n, cap(f.slots.free))
+				}
+				for _, id := range []string{"early", "late", ""} {
+					f.runtime.die(id, 0)
+				}
+				f.must(t, "")
+			})
 		})
 	}
 }

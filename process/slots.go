@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"runtime"
+	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/containerd/errdefs"
 )
@@ -15,6 +17,8 @@ const (
 	slotsPerCPU = 2
 	// mostWaiting is how many more may wait for that. Each costs a few kilobytes.
 	mostWaiting = 1000
+	// pausePatience is how long a pause waits for execs that are on their way into the container.
+	pausePatience = 2 * time.Second
 )
 
 // slots bound how many runtime commands one container has at a time, so that a storm of execs is a
@@ -22,10 +26,14 @@ const (
 type slots struct {
 	free    chan struct{} // holds a token for each command that may run now
 	waiting atomic.Int32
+
+	mu   sync.Mutex    // guards what follows
+	back chan struct{} // where tokens are given back to: free, or what takeAll made for itself
 }
 
 func newSlots() *slots {
 	s := &slots{free: make(chan struct{}, slotsPerCPU*max(runtime.NumCPU(), 2))}
+	s.back = s.free
 	for range cap(s.free) {
 		s.free <- struct{}{}
 	}
@@ -54,4 +62,39 @@ func (s *slots) take(ctx context.Context, what string) error {
 	}
 }
 
-func (s *slots) give() { s.free <- struct{}{} }
+// give gives a slot back. It never waits: there is room for all tokens.
+func (s *slots) give() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.back <- struct{}{}
+}
+
+// takeAll waits until no command runs, ahead of those who wait for a slot, and keeps them from beginning
+// until release is called. It waits no longer than ctx, and says whether it has all slots. One caller at
+// a time may have them.
+func (s *slots) takeAll(ctx context.Context) (release func(), all bool) {
+	mine := make(chan struct{}, cap(s.free))
+	s.giveTo(mine)
+	taken := 0
+	release = func() {
+		s.giveTo(s.free)
+		for range taken + len(mine) {
+			s.free <- struct{}{}
+		}
+	}
+	for ; taken < cap(s.free); taken++ {
+		select {
+		case <-mine:
+		case <-s.free:
+		case <-ctx.Done():
+			return release, false
+		}
+	}
+	return release, true
+}
+
+func (s *slots) giveTo(c chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.back = c
+}

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -49,4 +51,30 @@ func TestSlotsAreBounded(t *testing.T) {
 	if len(s.free) != n || s.waiting.Load() != 0 {
 		t.Errorf("%d slots are free, want %d; %d wait", len(s.free), n, s.waiting.Load())
 	}
+}
+
+// Whoever wants all slots waits for those who have one, not for those who wait.
+func TestPauseGoesAhead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSlots()
+		var done atomic.Int32
+		var all sync.WaitGroup
+		for range 10 * cap(s.free) {
+			all.Go(func() {
+				if err := s.take(t.Context(), "e"); err != nil {
+					t.Error(err)
+				}
+				time.Sleep(time.Second)
+				done.Add(1)
+				s.give()
+			})
+		}
+		synctest.Wait()
+		release, ok := s.takeAll(t.Context())
+		if n := done.Load(); !ok || n != int32(cap(s.free)) { //nolint:gosec // a few
+			t.Errorf("has them all: %v, after %d, want %d", ok, n, cap(s.free))
+		}
+		release()
+		all.Wait()
+	})
 }

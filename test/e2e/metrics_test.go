@@ -73,6 +73,17 @@ func names(figures map[string]string) []string {
 	return all
 }
 
+// becomes waits until a process runs a program of that name.
+func becomes(t *testing.T, pid int, name string) {
+	t.Helper()
+	eventually(t, func() error {
+		if comm, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid)); string(comm) != name+"\n" {
+			return fmt.Errorf("it is still %s: %v", comm, err)
+		}
+		return nil
+	})
+}
+
 // TestPrometheus asks containerd for the figures of a container of ours and of one like it of
 // containerd's own shim.
 func TestPrometheus(t *testing.T) {
@@ -80,8 +91,9 @@ func TestPrometheus(t *testing.T) {
 		c := launch(t, version, measured(t))
 		figures := map[string]map[string]string{}
 		for name, flag := range map[string]string{"ours": c.runtimes()[0].flag, "theirs": c.tool("containerd-shim-runc-v2")} {
-			id, _ := c.detached(t, []string{"--runtime", flag, "--memory-limit", "16777216"}, "sleep", "1000")
+			id, pid := c.detached(t, []string{"--runtime", flag, "--memory-limit", "16777216"}, "sleep", "1000")
 			defer c.remove(t, id)
+			becomes(t, pid, "sleep") // until then its threads are the runtime's
 			if name == "theirs" {
 				c.theirs = append(c.theirs, id)
 			}
@@ -110,12 +122,7 @@ func TestFigures(t *testing.T) {
 		id, pid := c.detached(t, []string{"--runtime", c.runtimes()[0].flag, "--memory-limit", "33554432"},
 			"sh", "-c", "dd if=/dev/zero of=/file bs=1M count=4 && sync && rm /file; exec sleep 1000")
 		defer c.remove(t, id)
-		eventually(t, func() error {
-			if comm, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid)); string(comm) != "sleep\n" {
-				return fmt.Errorf("it is still %s: %v", comm, err)
-			}
-			return nil
-		})
+		becomes(t, pid, "sleep")
 		c.ok(t, "task", "pause", id)
 		defer c.ok(t, "task", "resume", id)
 		// The kernel adds up some of the figures every two seconds only.

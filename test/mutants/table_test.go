@@ -104,6 +104,20 @@ var mutants = []mutant{
 		new:    "",
 	},
 	{
+		breaks: "a pause waits for execs that are being started",
+		file:   "process/init.go",
+		tests:  "TestPauseAndExecsThatStart",
+		old:    "\t\trelease, all := c.slots.takeAll(patient)",
+		new:    "\t\trelease, all := func() {}, patient.Err() == nil",
+	},
+	{
+		breaks: "a pause goes ahead of execs that wait",
+		file:   "process/slots.go",
+		tests:  "TestPauseGoesAhead",
+		old:    "\ts.giveTo(mine)\n",
+		new:    "",
+	},
+	{
 		breaks: "the exit waits for its turn",
 		file:   "process/process.go",
 		tests:  "TestExitWaitsForTheTurn",
