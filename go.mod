@@ -19,15 +19,12 @@ require (
 require (
 	github.com/containerd/log v0.1.0 // indirect
 	github.com/containerd/typeurl/v2 v2.3.0 // indirect
+	github.com/opencontainers/go-digest v1.0.0 // indirect
 	github.com/opencontainers/image-spec v1.1.1 // indirect
 	golang.org/x/net v0.58.0 // indirect
 	golang.org/x/text v0.41.0 // indirect
 	google.golang.org/genproto/googleapis/rpc v0.0.0-20260526163538-3dc84a4a5aaa // indirect
 )
 
-// ttrpc logs through the first of these, which would bring logrus into every shim, and containerd's API
-// converts platforms by the second, which would bring regular expressions (docs/decisions/0003).
-replace (
-	github.com/containerd/log => ./internal/quietlog
-	github.com/opencontainers/image-spec => ./internal/quietimage
-)
+// ttrpc logs through this, which would bring logrus into every shim (docs/decisions/0003).
+replace github.com/containerd/log => ./internal/quietlog

@@ -11,12 +11,12 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
-	"google.golang.org/protobuf/proto"
 
 	"holdfast/internal/cgroup"
 	"holdfast/internal/mount"
 	"holdfast/internal/reaper"
 	"holdfast/internal/recorder"
+	"holdfast/internal/wire"
 	"holdfast/oom"
 	"holdfast/runc"
 	"holdfast/stdio"
@@ -40,7 +40,7 @@ type Runtime interface {
 // Events is where containers tell what happened to them. Append takes an event of
 // containerd.events, keeps the order of the calls and never blocks.
 type Events interface {
-	Append(event proto.Message)
+	Append(event wire.Message)
 }
 
 // Config describes a container to create.

@@ -10,53 +10,56 @@ import (
 	"testing"
 	"time"
 
-	"github.com/containerd/containerd/api/events"
 	"github.com/containerd/errdefs"
-	"google.golang.org/protobuf/proto"
 
+	"holdfast/internal/api"
 	"holdfast/internal/client"
 	"holdfast/internal/reaper"
+	"holdfast/internal/wire"
 	"holdfast/test/order"
+	"holdfast/test/twin"
 )
 
 // history returns what f has logged as the events server would have seen it.
-func (f *fixture) history() []client.Event {
+func (f *fixture) history(t *testing.T) []client.Event {
+	t.Helper()
 	var list []client.Event
 	for _, m := range f.events.all() {
-		list = append(list, client.Event{Namespace: "test", Topic: topicOf(m), Message: m, At: time.Now(), Sent: time.Now()})
+		list = append(list, client.Event{Namespace: "test", Topic: topicOf(m), Message: twin.Of(t, m), At: time.Now(), Sent: time.Now()})
 	}
 	return list
 }
 
-func topicOf(m proto.Message) string {
+func topicOf(m wire.Message) string {
 	switch m.(type) {
-	case *events.TaskCreate:
+	case *api.TaskCreate:
 		return "/tasks/create"
-	case *events.TaskStart:
+	case *api.TaskStart:
 		return "/tasks/start"
-	case *events.TaskExit:
+	case *api.TaskExit:
 		return "/tasks/exit"
-	case *events.TaskDelete:
+	case *api.TaskDelete:
 		return "/tasks/delete"
-	case *events.TaskExecAdded:
+	case *api.TaskExecAdded:
 		return "/tasks/exec-added"
-	case *events.TaskExecStarted:
+	case *api.TaskExecStarted:
 		return "/tasks/exec-started"
-	case *events.TaskPaused:
+	case *api.TaskPaused:
 		return "/tasks/paused"
-	case *events.TaskResumed:
+	case *api.TaskResumed:
 		return "/tasks/resumed"
-	case *events.TaskCheckpointed:
+	case *api.TaskCheckpointed:
 		return "/tasks/checkpointed"
-	case *events.TaskOOM:
+	case *api.TaskOOM:
 		return "/tasks/oom"
 	}
 	return "?"
 }
 
-func (f *fixture) topics() string {
+func (f *fixture) topics(t *testing.T) string {
+	t.Helper()
 	var list []string
-	for _, e := range f.history() {
+	for _, e := range f.history(t) {
 		list = append(list, strings.TrimPrefix(e.Topic, "/tasks/"))
 	}
 	return strings.Join(list, " ")
@@ -110,10 +113,10 @@ func TestWholeLifeOfAContainer(t *testing.T) {
 		t.Error("the container is not forgotten")
 	}
 	want := "create start exec-added exec-started exit exit delete"
-	if got := f.topics(); got != want {
+	if got := f.topics(t); got != want {
 		t.Errorf("events %q, want %q", got, want)
 	}
-	order.Verify(t, f.history())
+	order.Verify(t, f.history(t))
 }
 
 func TestExitIsRecordedBeforeWaitersWake(t *testing.T) {
@@ -124,7 +127,7 @@ func TestExitIsRecordedBeforeWaitersWake(t *testing.T) {
 	if err != nil || !strings.Contains(string(content), `"Status":7`) {
 		t.Errorf("record %q, %v", content, err)
 	}
-	if got := f.topics(); got != "create start exit" {
+	if got := f.topics(t); got != "create start exit" {
 		t.Errorf("events %q", got)
 	}
 }
@@ -139,7 +142,7 @@ func TestExitWaitsForStart(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.must(t, "")
-	if got := f.topics(); got != "create start exit" {
+	if got := f.topics(t); got != "create start exit" {
 		t.Errorf("events %q", got)
 	}
 }
@@ -168,7 +171,7 @@ func TestInitExitWaitsForExecs(t *testing.T) {
 	f.runtime.die("e2", 0)
 	f.must(t, "")
 	f.must(t, "late")
-	order.Verify(t, f.history(), order.EndsInMiddle)
+	order.Verify(t, f.history(t), order.EndsInMiddle)
 }
 
 func TestExecThatIsBornAfterInitsDeathIsKilled(t *testing.T) {
@@ -184,7 +187,7 @@ func TestExecThatIsBornAfterInitsDeathIsKilled(t *testing.T) {
 	}
 	f.runtime.die("e1", 137)
 	f.must(t, "")
-	order.Verify(t, f.history(), order.EndsInMiddle)
+	order.Verify(t, f.history(t), order.EndsInMiddle)
 }
 
 func TestFailedExecIsFinal(t *testing.T) {
@@ -208,7 +211,7 @@ func TestFailedExecIsFinal(t *testing.T) {
 	if _, err := f.State("e1"); !errors.Is(err, errdefs.ErrNotFound) {
 		t.Errorf("state of the deleted: %v", err)
 	}
-	if got := f.topics(); got != "create start exec-added" {
+	if got := f.topics(t); got != "create start exec-added" {
 		t.Errorf("events %q", got)
 	}
 	f.runtime.die("", 0)
@@ -239,7 +242,7 @@ func TestDeleteOfACreatedContainerLogsItsExitFirst(t *testing.T) {
 	if _, exit, err := f.Delete(t.Context(), ""); err != nil || exit.Status != 137 {
 		t.Errorf("delete: %+v, %v", exit, err)
 	}
-	if got := f.topics(); got != "create exit delete" {
+	if got := f.topics(t); got != "create exit delete" {
 		t.Errorf("events %q", got)
 	}
 }
@@ -287,7 +290,7 @@ func TestFailedDeleteMayBeRepeated(t *testing.T) {
 	if _, exit, err := f.Delete(t.Context(), ""); err != nil || exit.Status != 5 {
 		t.Errorf("delete again: %+v, %v", exit, err)
 	}
-	order.Verify(t, f.history())
+	order.Verify(t, f.history(t))
 }
 
 func TestStateKillAndPidsAnswerWhileACommandHangs(t *testing.T) {
@@ -348,7 +351,7 @@ func TestPausingIsShownWhileTheRuntimePauses(t *testing.T) {
 	f.runtime.die("e1", 0)
 	f.runtime.die("", 0)
 	f.must(t, "")
-	order.Verify(t, f.history(), order.EndsInMiddle)
+	order.Verify(t, f.history(t), order.EndsInMiddle)
 }
 
 func TestFailedCreateLeavesNothingAndLogsNothing(t *testing.T) {
@@ -391,7 +394,7 @@ func TestRestoredContainerHasNoProcessBeforeItsStart(t *testing.T) {
 	if _, _, err := f.Delete(t.Context(), ""); err != nil {
 		t.Errorf("delete: %v", err)
 	}
-	if got := f.topics(); got != "create start exit delete" {
+	if got := f.topics(t); got != "create start exit delete" {
 		t.Errorf("events %q", got)
 	}
 }

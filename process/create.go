@@ -8,10 +8,9 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/containerd/containerd/api/events"
-	"github.com/containerd/containerd/api/types"
 	"github.com/containerd/errdefs"
 
+	"holdfast/internal/api"
 	"holdfast/internal/cgroup"
 	"holdfast/internal/mount"
 	"holdfast/internal/reaper"
@@ -229,18 +228,18 @@ func (c *Container) begin(child *reaper.Child) {
 }
 
 // created is the event that tells of the container.
-func (c *Container) created() *events.TaskCreate {
-	e := &events.TaskCreate{
+func (c *Container) created() *api.TaskCreate {
+	e := &api.TaskCreate{
 		ContainerID: c.cfg.ID,
 		Bundle:      c.cfg.Bundle,
-		IO: &events.TaskIO{
+		IO: &api.TaskIO{
 			Stdin: c.cfg.Stdin, Stdout: c.cfg.Stdout, Stderr: c.cfg.Stderr, Terminal: c.cfg.Terminal,
 		},
 		Checkpoint: c.cfg.Checkpoint,
 		Pid:        uint32(c.init.info().Pid), //nolint:gosec // pids are positive and below 2^22
 	}
 	for _, m := range c.cfg.Rootfs {
-		e.Rootfs = append(e.Rootfs, &types.Mount{Type: m.Type, Source: m.Source, Target: m.Target, Options: m.Options})
+		e.Rootfs = append(e.Rootfs, &api.Mount{Type: m.Type, Source: m.Source, Target: m.Target, Options: m.Options})
 	}
 	return e
 }

@@ -6,9 +6,9 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/containerd/containerd/api/events"
 	"github.com/containerd/errdefs"
 
+	"holdfast/internal/api"
 	"holdfast/internal/reaper"
 	"holdfast/internal/recorder"
 	"holdfast/runc"
@@ -61,7 +61,7 @@ func (c *Container) add(e *execProcess) error {
 		return refuse(c.init.name, Stopped, Exec)
 	}
 	c.execs[e.cfg.ID] = e
-	c.cfg.Events.Append(&events.TaskExecAdded{ContainerID: c.cfg.ID, ExecID: e.cfg.ID})
+	c.cfg.Events.Append(&api.TaskExecAdded{ContainerID: c.cfg.ID, ExecID: e.cfg.ID})
 	return nil
 }
 
@@ -80,7 +80,7 @@ func (c *Container) startExec(ctx context.Context, e *execProcess) (int, error) 
 		child, err = c.run(ctx, e)
 		return err
 	}, func() {
-		c.cfg.Events.Append(&events.TaskExecStarted{
+		c.cfg.Events.Append(&api.TaskExecStarted{
 			ContainerID: c.cfg.ID, ExecID: e.cfg.ID, Pid: uint32(child.Pid()), //nolint:gosec // positive, below 2^22
 		})
 		c.reachExec(recorder.ExecLogged, e)

@@ -5,7 +5,7 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/containerd/containerd/api/events"
+	"holdfast/internal/api"
 )
 
 // An exec that is added while the init process ends is either told of before that end, or refused:
@@ -28,9 +28,9 @@ func TestNoExecIsAddedAfterTheExit(t *testing.T) {
 		exited := false
 		for _, e := range f.events.all() {
 			switch e := e.(type) {
-			case *events.TaskExit:
+			case *api.TaskExit:
 				exited = true
-			case *events.TaskExecAdded:
+			case *api.TaskExecAdded:
 				if exited {
 					t.Fatalf("round %d: %s was added after the exit", round, e.GetExecID())
 				}

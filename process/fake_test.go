@@ -12,9 +12,8 @@ import (
 	"testing"
 	"time"
 
-	"google.golang.org/protobuf/proto"
-
 	"holdfast/internal/reaper"
+	"holdfast/internal/wire"
 	"holdfast/runc"
 )
 
@@ -117,19 +116,19 @@ func (f *fakeRuntime) Checkpoint(context.Context, runc.CheckpointConfig) error {
 // fakeEvents is a log of events in memory.
 type fakeEvents struct {
 	mu   sync.Mutex
-	list []proto.Message
+	list []wire.Message
 }
 
-func (e *fakeEvents) Append(event proto.Message) {
+func (e *fakeEvents) Append(event wire.Message) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.list = append(e.list, event)
 }
 
-func (e *fakeEvents) all() []proto.Message {
+func (e *fakeEvents) all() []wire.Message {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return append([]proto.Message(nil), e.list...)
+	return append([]wire.Message(nil), e.list...)
 }
 
 // fixture is a container with a fake runtime.

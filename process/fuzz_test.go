@@ -87,7 +87,7 @@ func FuzzOperations(f *testing.F) {
 			doByte(t, fix, m, b)
 		}
 		finishLife(t, fix, m)
-		order.Verify(t, fix.history(), order.ExecsDeleted)
+		order.Verify(t, fix.history(t), order.ExecsDeleted)
 	})
 }
 
@@ -113,7 +113,7 @@ func doByte(t *testing.T, f *fixture, m *model, b byte) {
 	if failing && op == Delete && exec != "" {
 		failing = false // the deletion of an exec runs no command
 	}
-	before := f.topics()
+	before := f.topics(t)
 	err := f.apply(t, op, exec)
 	if want := m.expect(op, exec, failing); (err == nil) != want {
 		t.Fatalf("%s of %q: %v, want success %v; events %s", op, exec, err, want, before)

@@ -8,8 +8,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/containerd/containerd/api/events"
-
+	"holdfast/internal/api"
 	"holdfast/internal/mount"
 	"holdfast/internal/proc"
 	"holdfast/internal/reaper"
@@ -21,7 +20,7 @@ import (
 func (c *Container) startInit(ctx context.Context) (int, error) {
 	run := func() error { return c.startCreated(ctx) }
 	commit := func() {
-		c.cfg.Events.Append(&events.TaskStart{ContainerID: c.cfg.ID, Pid: c.pid()})
+		c.cfg.Events.Append(&api.TaskStart{ContainerID: c.cfg.ID, Pid: c.pid()})
 		c.reach(recorder.StartLogged)
 	}
 	if c.cfg.Checkpoint != "" {
@@ -113,12 +112,12 @@ func (c *Container) Pause(ctx context.Context) error {
 		}
 		return err
 	}
-	return c.command(ctx, Pause, run, &events.TaskPaused{ContainerID: c.cfg.ID})
+	return c.command(ctx, Pause, run, &api.TaskPaused{ContainerID: c.cfg.ID})
 }
 
 // Resume lets the processes of a paused container go on. It waits for the runtime.
 func (c *Container) Resume(ctx context.Context) error {
-	return c.command(ctx, Resume, c.cfg.Runtime.Resume, &events.TaskResumed{ContainerID: c.cfg.ID})
+	return c.command(ctx, Resume, c.cfg.Runtime.Resume, &api.TaskResumed{ContainerID: c.cfg.ID})
 }
 
 // Update changes the resource limits; resources is JSON of the runtime specification. It waits
@@ -131,7 +130,7 @@ func (c *Container) Update(ctx context.Context, resources []byte) error {
 // Checkpoint writes the container to disk. It waits for the runtime, which may take minutes.
 func (c *Container) Checkpoint(ctx context.Context, cfg runc.CheckpointConfig) error {
 	run := func(ctx context.Context) error { return c.cfg.Runtime.Checkpoint(ctx, cfg) }
-	return c.command(ctx, Checkpoint, run, &events.TaskCheckpointed{ContainerID: c.cfg.ID, Checkpoint: cfg.Image})
+	return c.command(ctx, Checkpoint, run, &api.TaskCheckpointed{ContainerID: c.cfg.ID, Checkpoint: cfg.Image})
 }
 
 // deleteInit is the work of Delete for the init process.
@@ -145,9 +144,9 @@ func (c *Container) deleteInit() (reaper.Exit, error) {
 		// A restored container that was never started has waiters, but no life to free them.
 		c.init.finish(reaper.Exit{})
 		exit := c.init.info().Exit
-		c.cfg.Events.Append(&events.TaskDelete{
+		c.cfg.Events.Append(&api.TaskDelete{
 			ContainerID: c.cfg.ID, Pid: c.pid(), ExitStatus: uint32(exit.Status), //nolint:gosec // 0 to 255
-			ExitedAt: timestamp(exit.At),
+			ExitedAt: api.Time(exit.At),
 		})
 		c.reach(recorder.DeleteLogged)
 		c.cfg.Forget()

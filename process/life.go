@@ -8,18 +8,17 @@ import (
 	"runtime/debug"
 	"time"
 
-	"github.com/containerd/containerd/api/events"
 	"github.com/containerd/errdefs"
-	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"holdfast/internal/api"
 	"holdfast/internal/bundle"
 	"holdfast/internal/reaper"
 	"holdfast/internal/recorder"
+	"holdfast/internal/wire"
 )
 
 // message is an event of containerd.events.
-type message = proto.Message
+type message = wire.Message
 
 // patience is how long a life waits for execs before it says for whom it waits.
 const patience = 10 * time.Second
@@ -106,19 +105,15 @@ func (c *Container) outlive(p *process) {
 	p.finish(reaper.Exit{Status: 255, At: time.Now()})
 }
 
-func taskExit(container, id string, pid int, exit reaper.Exit) *events.TaskExit {
-	return &events.TaskExit{
+func taskExit(container, id string, pid int, exit reaper.Exit) *api.TaskExit {
+	return &api.TaskExit{
 		ContainerID: container,
 		ID:          id,
 		Pid:         uint32(pid),         //nolint:gosec // positive, below 2^22
 		ExitStatus:  uint32(exit.Status), //nolint:gosec // 0 to 255
-		ExitedAt:    timestamp(exit.At),
+		ExitedAt:    api.Time(exit.At),
 	}
 }
-
-// timestamp returns t for the wire. The zero time is sent as such, since a missing field reads
-// as the year 1970 (contract 3.1).
-func timestamp(t time.Time) *timestamppb.Timestamp { return timestamppb.New(t) }
 
 // killRest ends what the death of the init process did not: with a pid namespace that is not the
 // container's own, its other processes live on (contract 8.4). Execs are killed by name first, since
@@ -210,6 +205,6 @@ func (c *Container) killedForMemory(limit string) {
 	if err := bundle.Make(path, nil, 0o600); err != nil {
 		c.cfg.Log.Warn("OOM kill not recorded", "task", c.cfg.ID, "err", err)
 	}
-	c.cfg.Events.Append(&events.TaskOOM{ContainerID: c.cfg.ID})
+	c.cfg.Events.Append(&api.TaskOOM{ContainerID: c.cfg.ID})
 	c.cfg.Log.Info("process killed for want of memory", "task", c.cfg.ID, "limit", limit)
 }

@@ -12,20 +12,19 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/containerd/containerd/api/events"
-	"google.golang.org/protobuf/proto"
-
+	"holdfast/internal/api"
 	"holdfast/internal/reaper"
+	"holdfast/internal/wire"
 	"holdfast/runc"
 )
 
 // watchedEvents calls look before an event is logged.
 type watchedEvents struct {
 	Events
-	look func(proto.Message)
+	look func(wire.Message)
 }
 
-func (w watchedEvents) Append(event proto.Message) {
+func (w watchedEvents) Append(event wire.Message) {
 	w.look(event)
 	w.Events.Append(event)
 }
@@ -34,8 +33,8 @@ func (w watchedEvents) Append(event proto.Message) {
 func TestExitIsLoggedBetweenRecordAndWaiters(t *testing.T) {
 	var f *fixture
 	exits := 0
-	look := func(e proto.Message) {
-		exit, ok := e.(*events.TaskExit)
+	look := func(e wire.Message) {
+		exit, ok := e.(*api.TaskExit)
 		if !ok {
 			return
 		}
@@ -93,7 +92,7 @@ func TestExitWaitsForTheTurn(t *testing.T) {
 					t.Fatal(err)
 				}
 				f.must(t, exec)
-				if got := f.topics(); got != want {
+				if got := f.topics(t); got != want {
 					t.Errorf("events %q, want %q", got, want)
 				}
 				if exec != "" {

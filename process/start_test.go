@@ -36,7 +36,7 @@ func TestExitIsToldThoughTheStartHangs(t *testing.T) {
 		if err := <-started; err == nil {
 			t.Error("started")
 		}
-		if got := f.topics(); got != "create exit" {
+		if got := f.topics(t); got != "create exit" {
 			t.Errorf("events %q", got)
 		}
 	})

@@ -7,14 +7,15 @@ import (
 	"slices"
 
 	"github.com/containerd/errdefs"
-	"google.golang.org/protobuf/proto"
+
+	"holdfast/internal/wire"
 )
 
 // Stats returns the numbers of the container's control group, as one of the two messages of
 // containerd's cgroups module. Without a control group it is errdefs.ErrNotFound, but for a container
 // that has lost a process for want of memory: that alone is told then. Managers ask for it after an
 // exit with 137, when the scopes that systemd makes have gone already (contract 3.10).
-func (c *Container) Stats() (proto.Message, error) {
+func (c *Container) Stats() (wire.Message, error) {
 	group := c.cgroup()
 	if group == nil {
 		return nil, fmt.Errorf("cgroup does not exist: %w", errdefs.ErrNotFound)

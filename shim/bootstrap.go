@@ -12,12 +12,9 @@ import (
 	"syscall"
 	"time"
 
-	bootstrap "github.com/containerd/containerd/api/runtime/bootstrap/v1"
-	"github.com/containerd/containerd/api/types"
-	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/anypb"
-
+	"holdfast/internal/api"
 	"holdfast/internal/bundle"
+	"holdfast/internal/wire"
 )
 
 const (
@@ -225,10 +222,7 @@ func (s *starter) daemonArgs(name string) []string {
 func (s *starter) answer(version int32) error {
 	reply := []byte(addressScheme + s.socket)
 	if s.params.NewProtocol {
-		var err error
-		if reply, err = encodeResult(version, addressScheme+s.socket, s.binary); err != nil {
-			return err
-		}
+		reply = encodeResult(version, addressScheme+s.socket, s.binary)
 	}
 	if _, err := s.stdout.Write(reply); err != nil {
 		return fmt.Errorf("answer on stdout: %w", err)
@@ -239,19 +233,15 @@ func (s *starter) answer(version int32) error {
 // encodeResult returns the answer of the new protocol. Its last byte is never a blank: containerd
 // 2.3.0 to 2.3.3 would trim it off (demand.md 78). Fields are written by ascending number, so the
 // answer ends in the name of the protocol or of the extension.
-func encodeResult(version int32, address, binary string) ([]byte, error) {
-	result := &bootstrap.BootstrapResult{Version: version, Address: address, Protocol: "ttrpc"}
+func encodeResult(version int32, address, binary string) []byte {
+	result := &api.BootstrapResult{Version: version, Address: address, Protocol: "ttrpc"}
 	if !isRuncName(binary) {
 		// An empty claim saves the manager a run of -info per container, as it would do for runtimes
 		// that it does not know by name.
-		none := &anypb.Any{TypeUrl: string((&types.MountCapabilities{}).ProtoReflect().Descriptor().FullName())}
-		result.Extensions = []*bootstrap.Extension{{Value: none}}
+		none := &api.Any{TypeUrl: (*api.MountCapabilities)(nil).MessageName()}
+		result.Extensions = []*api.Extension{{Value: none}}
 	}
-	data, err := proto.MarshalOptions{Deterministic: true}.Marshal(result)
-	if err != nil {
-		return nil, fmt.Errorf("encode the answer: %w", err)
-	}
-	return data, nil
+	return wire.Marshal(result)
 }
 
 // isRuncName tells whether the binary is installed in the place of containerd's runc shim.

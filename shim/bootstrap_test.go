@@ -11,10 +11,10 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/containerd/containerd/api/types/runc/options"
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
-	"google.golang.org/protobuf/types/known/anypb"
+
+	"holdfast/internal/api"
 )
 
 var managers = []string{"1.6", "1.7", "2.0", "2.2", "2.3", "2.4", "cri-o"}
@@ -27,7 +27,7 @@ func TestStartAsEachManager(t *testing.T) {
 			t.Parallel()
 			m := newManager(t, version)
 			bundle := m.bundle("c1", map[string]string{})
-			o := bare(t, &options.Options{BinaryName: "runc"})
+			o := pack(&api.Options{BinaryName: "runc"})
 			if version == "cri-o" {
 				o = nil
 			}
@@ -196,20 +196,20 @@ func TestDaemonOfAStartThatFailedIsGone(t *testing.T) {
 func TestStartFailsWithOneLine(t *testing.T) {
 	for _, c := range []struct {
 		name, want string
-		prepare    func(m *manager) *anypb.Any
+		prepare    func(m *manager) *api.Any
 	}{
-		{"long socket directory", "limit is 106", func(m *manager) *anypb.Any {
+		{"long socket directory", "limit is 106", func(m *manager) *api.Any {
 			m.sockets = filepath.Join(m.sockets, strings.Repeat("d", 100))
 			return nil
 		}},
-		{"broken spec", "read the container's spec", func(m *manager) *anypb.Any {
+		{"broken spec", "read the container's spec", func(m *manager) *api.Any {
 			writeText(m.t, filepath.Join(m.state, "c1", "config.json"), `{"annotations":`)
 			return nil
 		}},
-		{"cgroup missing", "cannot join cgroup /holdfast/none", func(m *manager) *anypb.Any {
-			return bare(m.t, &options.Options{ShimCgroup: "/holdfast/none"})
+		{"cgroup missing", "cannot join cgroup /holdfast/none", func(m *manager) *api.Any {
+			return pack(&api.Options{ShimCgroup: "/holdfast/none"})
 		}},
-		{"address file in the way", "write the shim's address", func(m *manager) *anypb.Any {
+		{"address file in the way", "write the shim's address", func(m *manager) *api.Any {
 			if err := os.MkdirAll(filepath.Join(m.state, "c1", "address", "x"), 0o700); err != nil {
 				m.t.Fatal(err)
 			}
@@ -253,7 +253,7 @@ func TestStartLogsWhatItIgnores(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer fifo.Close()
-	m.mustStart("c1", &anypb.Any{TypeUrl: "some.Type", Value: []byte("x")}, "-debug", "-unheard-of", "7")
+	m.mustStart("c1", &api.Any{TypeUrl: "some.Type", Value: []byte("x")}, "-debug", "-unheard-of", "7")
 	buf := make([]byte, 1<<16)
 	n, err := fifo.Read(buf)
 	if err != nil {

@@ -6,39 +6,29 @@ import (
 	"fmt"
 	"math"
 	"path/filepath"
-	"time"
 
-	task "github.com/containerd/containerd/api/runtime/task/v3"
-	"github.com/containerd/containerd/api/types/runc/options"
-	tasktypes "github.com/containerd/containerd/api/types/task"
 	"github.com/containerd/errdefs"
-	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/anypb"
-	"google.golang.org/protobuf/types/known/emptypb"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"holdfast/internal/api"
+	"holdfast/internal/wire"
 	"holdfast/process"
 	"holdfast/runc"
 )
 
 // statuses are the states as clients know them. A failed exec is shown as created, which clients
 // and containerd's own tests rely on (contract 3.3, 17).
-var statuses = map[process.State]tasktypes.Status{
-	process.Created: tasktypes.Status_CREATED,
-	process.Failed:  tasktypes.Status_CREATED,
-	process.Running: tasktypes.Status_RUNNING,
-	process.Pausing: tasktypes.Status_PAUSING,
-	process.Paused:  tasktypes.Status_PAUSED,
-	process.Stopped: tasktypes.Status_STOPPED,
-	process.Deleted: tasktypes.Status_STOPPED,
+var statuses = map[process.State]api.Status{
+	process.Created: api.Status_CREATED,
+	process.Failed:  api.Status_CREATED,
+	process.Running: api.Status_RUNNING,
+	process.Pausing: api.Status_PAUSING,
+	process.Paused:  api.Status_PAUSED,
+	process.Stopped: api.Status_STOPPED,
+	process.Deleted: api.Status_STOPPED,
 }
 
-// timestamp returns t for the wire. "Not yet" is sent as Go's zero time, since a missing field
-// reads as 1970 (contract 3.1).
-func timestamp(t time.Time) *timestamppb.Timestamp { return timestamppb.New(t) }
-
 // State tells how a process stands.
-func (s *Service) State(ctx context.Context, r *task.StateRequest) (*task.StateResponse, error) {
+func (s *Service) State(ctx context.Context, r *api.StateRequest) (*api.StateResponse, error) {
 	c, err := s.find(ctx, r.GetID())
 	if err != nil {
 		return nil, err
@@ -47,15 +37,15 @@ func (s *Service) State(ctx context.Context, r *task.StateRequest) (*task.StateR
 	if err != nil {
 		return nil, err
 	}
-	return &task.StateResponse{
+	return &api.StateResponse{
 		ID: info.ID, Bundle: info.Bundle, Pid: number(info.Pid), Status: statuses[info.State],
 		Stdin: info.Stdin, Stdout: info.Stdout, Stderr: info.Stderr, Terminal: info.Terminal,
-		ExitStatus: number(info.Exit.Status), ExitedAt: timestamp(info.Exit.At),
+		ExitStatus: number(info.Exit.Status), ExitedAt: api.Time(info.Exit.At),
 	}, nil
 }
 
 // Wait waits for the end of a process.
-func (s *Service) Wait(ctx context.Context, r *task.WaitRequest) (*task.WaitResponse, error) {
+func (s *Service) Wait(ctx context.Context, r *api.WaitRequest) (*api.WaitResponse, error) {
 	c, err := s.find(ctx, r.GetID())
 	if err != nil {
 		return nil, err
@@ -64,12 +54,12 @@ func (s *Service) Wait(ctx context.Context, r *task.WaitRequest) (*task.WaitResp
 	if err != nil {
 		return nil, err
 	}
-	return &task.WaitResponse{ExitStatus: number(exit.Status), ExitedAt: timestamp(exit.At)}, nil
+	return &api.WaitResponse{ExitStatus: number(exit.Status), ExitedAt: api.Time(exit.At)}, nil
 }
 
 // Delete frees a process. A Create of the container that is under way is undone, which may still be
 // going on when Delete answers that there is no such container.
-func (s *Service) Delete(ctx context.Context, r *task.DeleteRequest) (*task.DeleteResponse, error) {
+func (s *Service) Delete(ctx context.Context, r *api.DeleteRequest) (*api.DeleteResponse, error) {
 	if r.GetExecID() == "" {
 		s.unwant(r.GetID(), true)
 	}
@@ -84,23 +74,21 @@ func (s *Service) Delete(ctx context.Context, r *task.DeleteRequest) (*task.Dele
 		}
 		return nil, err
 	}
-	return &task.DeleteResponse{Pid: number(pid), ExitStatus: number(exit.Status), ExitedAt: timestamp(exit.At)}, nil
+	return &api.DeleteResponse{Pid: number(pid), ExitStatus: number(exit.Status), ExitedAt: api.Time(exit.At)}, nil
 }
 
 // Pids lists the processes of a container.
-func (s *Service) Pids(ctx context.Context, r *task.PidsRequest) (*task.PidsResponse, error) {
+func (s *Service) Pids(ctx context.Context, r *api.PidsRequest) (*api.PidsResponse, error) {
 	c, err := s.find(ctx, r.GetID())
 	if err != nil {
 		return nil, err
 	}
 	pids, execs := c.Pids(ctx)
-	answer := &task.PidsResponse{}
+	answer := &api.PidsResponse{}
 	for _, pid := range pids {
-		p := &tasktypes.ProcessInfo{Pid: number(pid)}
+		p := &api.ProcessInfo{Pid: number(pid)}
 		if id, ok := execs[pid]; ok {
-			if p.Info, err = pack(&options.ProcessDetails{ExecID: id}); err != nil {
-				return nil, err
-			}
+			p.Info = pack(&api.ProcessDetails{ExecID: id})
 		}
 		answer.Processes = append(answer.Processes, p)
 	}
@@ -108,16 +96,10 @@ func (s *Service) Pids(ctx context.Context, r *task.PidsRequest) (*task.PidsResp
 }
 
 // pack returns m as an Any with a bare type name, which is what containerd expects (contract T68).
-func pack(m proto.Message) (*anypb.Any, error) {
-	value, err := proto.Marshal(m)
-	if err != nil {
-		return nil, fmt.Errorf("encode %s: %w", name(m), err)
-	}
-	return &anypb.Any{TypeUrl: name(m), Value: value}, nil
-}
+func pack(m wire.Message) *api.Any { return &api.Any{TypeUrl: m.MessageName(), Value: wire.Marshal(m)} }
 
 // Pause freezes a container.
-func (s *Service) Pause(ctx context.Context, r *task.PauseRequest) (*emptypb.Empty, error) {
+func (s *Service) Pause(ctx context.Context, r *api.PauseRequest) (*api.Empty, error) {
 	c, err := s.find(ctx, r.GetID())
 	if err != nil {
 		return nil, err
@@ -126,7 +108,7 @@ func (s *Service) Pause(ctx context.Context, r *task.PauseRequest) (*emptypb.Emp
 }
 
 // Resume lets a frozen container go on.
-func (s *Service) Resume(ctx context.Context, r *task.ResumeRequest) (*emptypb.Empty, error) {
+func (s *Service) Resume(ctx context.Context, r *api.ResumeRequest) (*api.Empty, error) {
 	c, err := s.find(ctx, r.GetID())
 	if err != nil {
 		return nil, err
@@ -135,7 +117,7 @@ func (s *Service) Resume(ctx context.Context, r *task.ResumeRequest) (*emptypb.E
 }
 
 // Checkpoint writes a container to disk. Options may be missing or empty (contract T70).
-func (s *Service) Checkpoint(ctx context.Context, r *task.CheckpointTaskRequest) (*emptypb.Empty, error) {
+func (s *Service) Checkpoint(ctx context.Context, r *api.CheckpointTaskRequest) (*api.Empty, error) {
 	c, err := s.find(ctx, r.GetID())
 	if err != nil {
 		return nil, err
@@ -143,12 +125,12 @@ func (s *Service) Checkpoint(ctx context.Context, r *task.CheckpointTaskRequest)
 	if !filepath.IsAbs(r.GetPath()) {
 		return nil, fmt.Errorf("cannot checkpoint task %s: its path %q is not absolute: %w", r.GetID(), r.GetPath(), errdefs.ErrInvalidArgument)
 	}
-	var o options.CheckpointOptions
+	var o api.CheckpointOptions
 	if a := r.GetOptions(); len(a.GetValue()) > 0 {
-		if typeName(a) != name(&o) {
-			return nil, fmt.Errorf("cannot checkpoint task %s: options are of type %q; give %s: %w", r.GetID(), a.GetTypeUrl(), name(&o), errdefs.ErrInvalidArgument)
+		if typeName(a) != o.MessageName() {
+			return nil, fmt.Errorf("cannot checkpoint task %s: options are of type %q; give %s: %w", r.GetID(), a.GetTypeUrl(), o.MessageName(), errdefs.ErrInvalidArgument)
 		}
-		if err := proto.Unmarshal(a.GetValue(), &o); err != nil {
+		if err := wire.Unmarshal(a.GetValue(), &o); err != nil {
 			return nil, fmt.Errorf("cannot checkpoint task %s: decode options: %w: %w", r.GetID(), err, errdefs.ErrInvalidArgument)
 		}
 	}
@@ -161,7 +143,7 @@ func (s *Service) Checkpoint(ctx context.Context, r *task.CheckpointTaskRequest)
 }
 
 // Exec adds a process to a container.
-func (s *Service) Exec(ctx context.Context, r *task.ExecProcessRequest) (*emptypb.Empty, error) {
+func (s *Service) Exec(ctx context.Context, r *api.ExecProcessRequest) (*api.Empty, error) {
 	if err := checkID("exec", r.GetExecID()); err != nil {
 		return nil, err
 	}
@@ -193,7 +175,7 @@ func withTerminal(spec []byte, terminal bool) ([]byte, error) {
 }
 
 // ResizePty changes the size of a console. The kernel has 16 bits for each side.
-func (s *Service) ResizePty(ctx context.Context, r *task.ResizePtyRequest) (*emptypb.Empty, error) {
+func (s *Service) ResizePty(ctx context.Context, r *api.ResizePtyRequest) (*api.Empty, error) {
 	c, err := s.find(ctx, r.GetID())
 	if err != nil {
 		return nil, err
@@ -203,7 +185,7 @@ func (s *Service) ResizePty(ctx context.Context, r *task.ResizePtyRequest) (*emp
 }
 
 // CloseIO ends the input of a process.
-func (s *Service) CloseIO(ctx context.Context, r *task.CloseIORequest) (*emptypb.Empty, error) {
+func (s *Service) CloseIO(ctx context.Context, r *api.CloseIORequest) (*api.Empty, error) {
 	c, err := s.find(ctx, r.GetID())
 	if err != nil {
 		return nil, err
@@ -212,7 +194,7 @@ func (s *Service) CloseIO(ctx context.Context, r *task.CloseIORequest) (*emptypb
 }
 
 // Update changes resource limits. They are JSON, whatever the type URL says (contract 3.2).
-func (s *Service) Update(ctx context.Context, r *task.UpdateTaskRequest) (*emptypb.Empty, error) {
+func (s *Service) Update(ctx context.Context, r *api.UpdateTaskRequest) (*api.Empty, error) {
 	c, err := s.find(ctx, r.GetID())
 	if err != nil {
 		return nil, err
@@ -226,7 +208,7 @@ func (s *Service) Update(ctx context.Context, r *task.UpdateTaskRequest) (*empty
 }
 
 // Stats returns the numbers of a container's control group.
-func (s *Service) Stats(ctx context.Context, r *task.StatsRequest) (*task.StatsResponse, error) {
+func (s *Service) Stats(ctx context.Context, r *api.StatsRequest) (*api.StatsResponse, error) {
 	c, err := s.find(ctx, r.GetID())
 	if err != nil {
 		return nil, err
@@ -235,9 +217,5 @@ func (s *Service) Stats(ctx context.Context, r *task.StatsRequest) (*task.StatsR
 	if err != nil {
 		return nil, err
 	}
-	value, err := pack(numbers)
-	if err != nil {
-		return nil, err
-	}
-	return &task.StatsResponse{Stats: value}, nil
+	return &api.StatsResponse{Stats: pack(numbers)}, nil
 }

@@ -13,13 +13,11 @@ import (
 	"sync"
 	"time"
 
-	task "github.com/containerd/containerd/api/runtime/task/v3"
-	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/timestamppb"
-
+	"holdfast/internal/api"
 	"holdfast/internal/cgroup"
 	"holdfast/internal/mount"
 	"holdfast/internal/reaper"
+	"holdfast/internal/wire"
 	"holdfast/process"
 	"holdfast/runc"
 )
@@ -86,7 +84,7 @@ func cleanUp(ctx context.Context, c *call) error {
 	d.warn(d.container.end(ctx))
 	d.warn(reportCrash(bundle))
 	if answer.ExitedAt == nil {
-		answer.ExitedAt = timestamppb.Now()
+		answer.ExitedAt = api.Time(time.Now())
 	}
 	d.step("unmounting the root filesystem")
 	if err := mount.Unmount(ctx, filepath.Join(bundle, rootfs)); err != nil {
@@ -94,11 +92,7 @@ func cleanUp(ctx context.Context, c *call) error {
 	}
 	d.step("ending the pod's other containers")
 	<-pod
-	data, err := proto.Marshal(answer)
-	if err == nil {
-		_, err = c.stdout.Write(data)
-	}
-	if err != nil {
+	if _, err := c.stdout.Write(wire.Marshal(answer)); err != nil {
 		return fmt.Errorf("answer on stdout: %w", err)
 	}
 	return nil
@@ -147,14 +141,14 @@ func (d *cleanup) warn(err error) {
 }
 
 // lastWords returns what is known of the container's end. The time is missing if nobody saw it.
-func (d *cleanup) lastWords() *task.DeleteResponse {
+func (d *cleanup) lastWords() *api.DeleteResponse {
 	record, err := readExit(d.bundle)
 	d.warn(err)
 	if record == nil {
-		return &task.DeleteResponse{Pid: uint32(d.initPid()), ExitStatus: killedStatus}
+		return &api.DeleteResponse{Pid: uint32(d.initPid()), ExitStatus: killedStatus}
 	}
-	return &task.DeleteResponse{
-		Pid: uint32(record.Pid), ExitStatus: uint32(record.Status), ExitedAt: timestamppb.New(record.Timestamp),
+	return &api.DeleteResponse{
+		Pid: uint32(record.Pid), ExitStatus: uint32(record.Status), ExitedAt: api.Time(record.Timestamp),
 	}
 }
 

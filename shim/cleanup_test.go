@@ -12,16 +12,16 @@ import (
 	"testing"
 	"time"
 
-	task "github.com/containerd/containerd/api/runtime/task/v3"
-	"github.com/containerd/containerd/api/types/runc/options"
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
-	"google.golang.org/protobuf/proto"
+
+	"holdfast/internal/api"
+	"holdfast/internal/wire"
 )
 
 // mustDelete runs delete, which has to succeed within the time that managers give it, and returns
 // the answer and what it complained about.
-func (m *manager) mustDelete(id string) (*task.DeleteResponse, string) {
+func (m *manager) mustDelete(id string) (*api.DeleteResponse, string) {
 	m.t.Helper()
 	began := time.Now()
 	r := m.delete(id)
@@ -31,15 +31,15 @@ func (m *manager) mustDelete(id string) (*task.DeleteResponse, string) {
 	if r.code != 0 {
 		m.t.Fatalf("delete failed with %d: %s", r.code, r.stderr)
 	}
-	answer := &task.DeleteResponse{}
-	if err := proto.Unmarshal(r.stdout, answer); err != nil {
+	answer := &api.DeleteResponse{}
+	if err := wire.Unmarshal(r.stdout, answer); err != nil {
 		m.t.Fatalf("answer %q: %v", r.stdout, err)
 	}
 	return answer, string(r.stderr)
 }
 
 // checkKilled tells if answer is not that of a container whose end nobody saw.
-func checkKilled(t *testing.T, answer *task.DeleteResponse, pid uint32, since time.Time) {
+func checkKilled(t *testing.T, answer *api.DeleteResponse, pid uint32, since time.Time) {
 	t.Helper()
 	at := answer.GetExitedAt().AsTime()
 	if answer.GetExitStatus() != 137 || answer.GetPid() != pid || at.Before(since) || at.After(time.Now()) {
@@ -122,8 +122,8 @@ func TestDeleteWithoutABundle(t *testing.T) {
 	for range 2 {
 		since := time.Now()
 		r := m.run("beside", args, nil)
-		var answer task.DeleteResponse
-		if err := proto.Unmarshal(r.stdout, &answer); err != nil || r.code != 0 || len(r.stderr) > 0 {
+		var answer api.DeleteResponse
+		if err := wire.Unmarshal(r.stdout, &answer); err != nil || r.code != 0 || len(r.stderr) > 0 {
 			t.Fatalf("%v, exit status %d, stderr %q", err, r.code, r.stderr)
 		}
 		checkKilled(t, &answer, 0, since)
@@ -140,15 +140,15 @@ func TestDeleteReportsTheRecordedExit(t *testing.T) {
 	for _, c := range []struct {
 		name, record string
 		pid          string // of init.pid
-		want         *task.DeleteResponse
+		want         *api.DeleteResponse
 		complaint    string
 	}{
 		{"valid", `{"Timestamp":"2026-01-02T03:04:05.000000006Z","Pid":7,"Status":42}`, "9",
-			&task.DeleteResponse{Pid: 7, ExitStatus: 42}, ""},
+			&api.DeleteResponse{Pid: 7, ExitStatus: 42}, ""},
 		{"status zero", `{"Timestamp":"2026-01-02T03:04:05.000000006Z","Pid":7,"Status":0}`, "9",
-			&task.DeleteResponse{Pid: 7}, ""},
+			&api.DeleteResponse{Pid: 7}, ""},
 		{"other zone", `{"Timestamp":"2026-01-02T05:04:05.000000006+02:00","Pid":7,"Status":1}`, "",
-			&task.DeleteResponse{Pid: 7, ExitStatus: 1}, ""},
+			&api.DeleteResponse{Pid: 7, ExitStatus: 1}, ""},
 		{"truncated", `{"Timestamp":"2026-01-0`, "9", nil, "cannot use"},
 		{"empty", ``, "9", nil, "cannot use"},
 		{"no pid", `{"Timestamp":"2026-01-02T03:04:05Z","Status":1}`, "9", nil, "holds no exit"},
@@ -188,7 +188,7 @@ func TestGarbledPidFileIsPidZero(t *testing.T) {
 
 // noted makes a runtime that writes down how it is called, then runs script. Its root is a
 // directory where each container of ids has a state.
-func noted(t *testing.T, script string, ids ...string) (o *options.Options, calls func() []string) {
+func noted(t *testing.T, script string, ids ...string) (o *api.Options, calls func() []string) {
 	t.Helper()
 	dir := t.TempDir()
 	list := filepath.Join(dir, "calls")
@@ -197,7 +197,7 @@ func noted(t *testing.T, script string, ids ...string) (o *options.Options, call
 			t.Fatal(err)
 		}
 	}
-	o = &options.Options{Root: dir, BinaryName: fakeRuntime(t, `
+	o = &api.Options{Root: dir, BinaryName: fakeRuntime(t, `
 for last; do :; done
 echo "$last" >>`+list+"\n"+script)}
 	return o, func() []string {
@@ -211,7 +211,7 @@ echo "$last" >>`+list+"\n"+script)}
 	}
 }
 
-func (m *manager) save(id string, o *options.Options) {
+func (m *manager) save(id string, o *api.Options) {
 	m.t.Helper()
 	if err := SaveOptions(filepath.Join(m.state, id), o); err != nil {
 		m.t.Fatal(err)
@@ -222,7 +222,7 @@ func TestDeleteAsksTheRuntimeOfTheBundle(t *testing.T) {
 	m := newManager(t, "2.4")
 	bundle := m.bundle("c1", nil)
 	list := filepath.Join(t.TempDir(), "calls")
-	o := &options.Options{Root: "/run/roots", BinaryName: fakeRuntime(t, "pwd >"+list+"; echo \"$@\" >>"+list), SystemdCgroup: true}
+	o := &api.Options{Root: "/run/roots", BinaryName: fakeRuntime(t, "pwd >"+list+"; echo \"$@\" >>"+list), SystemdCgroup: true}
 	m.save("c1", o)
 	if _, complaint := m.mustDelete("c1"); complaint != "" {
 		t.Errorf("complained %q", complaint)
@@ -244,7 +244,7 @@ func TestDeleteOfWhatRuncDoesNotKnowRunsNothing(t *testing.T) {
 	if err := os.Rename(runtime, runc); err != nil {
 		t.Fatal(err)
 	}
-	m.save("c1", &options.Options{BinaryName: runc, Root: "/run/roots"})
+	m.save("c1", &api.Options{BinaryName: runc, Root: "/run/roots"})
 	if _, complaint := m.mustDelete("c1"); complaint != "" || exists(list) {
 		t.Errorf("complained %q, called: %v", complaint, exists(list))
 	}

@@ -1,9 +1,8 @@
 package shim
 
 import (
-	"github.com/containerd/containerd/api/events"
-	"github.com/containerd/containerd/api/types"
-	"google.golang.org/protobuf/proto"
+	"holdfast/internal/api"
+	"holdfast/internal/wire"
 )
 
 // crowd is how many events may wait until those that say nothing new are left out. So many do not
@@ -14,30 +13,30 @@ const crowd = 4096
 // compact returns the events that are to be sent, in their order: without the births of execs whose
 // exits wait as well, and without pauses that are over. All others stay, exits and OOMs above all. The
 // first one stays in any case: it may be on its way.
-func compact(queue []*types.Envelope) []*types.Envelope {
+func compact(queue []*api.Envelope) []*api.Envelope {
 	drop := map[int]bool{}
 	exited := map[[2]string]bool{} // execs whose exit comes later
 	resumed := map[string]int{}    // containers, and where they are resumed later
 	for i := len(queue) - 1; i > 0; i-- {
 		switch e := decode(queue[i]).(type) {
-		case *events.TaskExit:
+		case *api.TaskExit:
 			exited[[2]string{e.ContainerID, e.ID}] = true
-		case *events.TaskExecStarted:
+		case *api.TaskExecStarted:
 			drop[i] = exited[[2]string{e.ContainerID, e.ExecID}]
-		case *events.TaskExecAdded:
+		case *api.TaskExecAdded:
 			key := [2]string{e.ContainerID, e.ExecID}
 			drop[i] = exited[key]
 			delete(exited, key) // what is before it has the same id only
-		case *events.TaskResumed:
+		case *api.TaskResumed:
 			resumed[e.ContainerID] = i
-		case *events.TaskPaused:
+		case *api.TaskPaused:
 			if end, over := resumed[e.ContainerID]; over {
 				drop[i], drop[end] = true, true
 			}
 			delete(resumed, e.ContainerID)
 		}
 	}
-	kept := make([]*types.Envelope, 0, len(queue))
+	kept := make([]*api.Envelope, 0, len(queue))
 	for i, e := range queue {
 		if !drop[i] {
 			kept = append(kept, e)
@@ -47,23 +46,23 @@ func compact(queue []*types.Envelope) []*types.Envelope {
 }
 
 // decode returns what compact has to look into, or nil.
-func decode(e *types.Envelope) proto.Message {
-	var m proto.Message
+func decode(e *api.Envelope) wire.Message {
+	var m wire.Message
 	switch e.GetTopic() {
 	case "/tasks/exit":
-		m = new(events.TaskExit)
+		m = new(api.TaskExit)
 	case "/tasks/exec-added":
-		m = new(events.TaskExecAdded)
+		m = new(api.TaskExecAdded)
 	case "/tasks/exec-started":
-		m = new(events.TaskExecStarted)
+		m = new(api.TaskExecStarted)
 	case "/tasks/paused":
-		m = new(events.TaskPaused)
+		m = new(api.TaskPaused)
 	case "/tasks/resumed":
-		m = new(events.TaskResumed)
+		m = new(api.TaskResumed)
 	default:
 		return nil
 	}
-	if proto.Unmarshal(e.GetEvent().GetValue(), m) != nil {
+	if wire.Unmarshal(e.GetEvent().GetValue(), m) != nil {
 		return nil // it is ours, so this cannot be; it stays
 	}
 	return m

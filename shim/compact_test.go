@@ -11,7 +11,10 @@ import (
 	"github.com/containerd/containerd/api/events"
 	"google.golang.org/protobuf/proto"
 
+	"holdfast/internal/api"
 	"holdfast/internal/client"
+	"holdfast/internal/wire"
+	"holdfast/test/twin"
 )
 
 // A manager that asks for execs without end and takes no event costs memory for the exits alone, and
@@ -20,24 +23,24 @@ func TestManyEventsAreCompacted(t *testing.T) {
 	path := filepath.Join(shortDir(t), "e.sock")
 	l := newTestLog(t, path) // nobody is there yet
 	const execs = 3 * crowd
-	var want []proto.Message
-	say := func(e proto.Message, stays bool) {
+	var want []wire.Message
+	say := func(e wire.Message, stays bool) {
 		l.Append(e)
 		if stays {
 			want = append(want, e)
 		}
 	}
-	say(&events.TaskCreate{ContainerID: "c1"}, true)
+	say(&api.TaskCreate{ContainerID: "c1"}, true)
 	for i := range execs {
 		id := fmt.Sprint("e", i%7) // ids are used again
-		say(&events.TaskExecAdded{ContainerID: "c1", ExecID: id}, false)
-		say(&events.TaskExecStarted{ContainerID: "c1", ExecID: id, Pid: 5}, false)
+		say(&api.TaskExecAdded{ContainerID: "c1", ExecID: id}, false)
+		say(&api.TaskExecStarted{ContainerID: "c1", ExecID: id, Pid: 5}, false)
 		if i%1000 == 0 {
-			say(&events.TaskPaused{ContainerID: "c1"}, false)
-			say(&events.TaskOOM{ContainerID: "c1"}, true)
-			say(&events.TaskResumed{ContainerID: "c1"}, false)
+			say(&api.TaskPaused{ContainerID: "c1"}, false)
+			say(&api.TaskOOM{ContainerID: "c1"}, true)
+			say(&api.TaskResumed{ContainerID: "c1"}, false)
 		}
-		say(&events.TaskExit{ContainerID: "c1", ID: id, Pid: 5, ExitStatus: uint32(i % 256)}, true)
+		say(&api.TaskExit{ContainerID: "c1", ID: id, Pid: 5, ExitStatus: uint32(i % 256)}, true)
 	}
 	if n := l.Backlog(); n > len(want)+2*crowd {
 		t.Errorf("%d events wait, of which %d have to", n, len(want))
@@ -47,7 +50,7 @@ func TestManyEventsAreCompacted(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer server.Close()
-	l.Append(&events.TaskDelete{ContainerID: "last"})
+	l.Append(&api.TaskDelete{ContainerID: "last"})
 	waitFor(t, server, "last")
 	var got []proto.Message
 	for _, e := range server.All() {
@@ -60,8 +63,8 @@ func TestManyEventsAreCompacted(t *testing.T) {
 		t.Fatalf("got %d exits and the like, want %d", len(got), len(want))
 	}
 	for i := range want {
-		if !proto.Equal(got[i], want[i]) {
-			t.Fatalf("number %d is %v, want %v", i, got[i], want[i])
+		if want := twin.Of(t, want[i]); !proto.Equal(got[i], want) {
+			t.Fatalf("number %d is %v, want %v", i, got[i], want)
 		}
 	}
 	if lost := closeLog(t, l, time.Second); lost != 0 {
@@ -76,24 +79,24 @@ func TestWhatStaysMakesSense(t *testing.T) {
 		l := &EventLog{address: "nowhere", wake: make(chan struct{}, 1)}
 		state := map[string]string{}
 		paused := false
-		l.Append(&events.TaskExecStarted{ContainerID: "c", ExecID: "first"})
+		l.Append(&api.TaskExecStarted{ContainerID: "c", ExecID: "first"})
 		for range rand.IntN(100) {
 			id := fmt.Sprint(rand.IntN(4))
 			switch {
 			case rand.IntN(10) == 0 && paused:
-				l.Append(&events.TaskResumed{ContainerID: "c"})
+				l.Append(&api.TaskResumed{ContainerID: "c"})
 				paused = false
 			case rand.IntN(10) == 0 && !paused:
-				l.Append(&events.TaskPaused{ContainerID: "c"})
+				l.Append(&api.TaskPaused{ContainerID: "c"})
 				paused = true
 			case state[id] == "":
-				l.Append(&events.TaskExecAdded{ContainerID: "c", ExecID: id})
+				l.Append(&api.TaskExecAdded{ContainerID: "c", ExecID: id})
 				state[id] = "added"
 			case state[id] == "added":
-				l.Append(&events.TaskExecStarted{ContainerID: "c", ExecID: id})
+				l.Append(&api.TaskExecStarted{ContainerID: "c", ExecID: id})
 				state[id] = "started"
 			default:
-				l.Append(&events.TaskExit{ContainerID: "c", ID: id})
+				l.Append(&api.TaskExit{ContainerID: "c", ID: id})
 				state[id] = ""
 			}
 		}
@@ -105,20 +108,20 @@ func TestWhatStaysMakesSense(t *testing.T) {
 		pauses := 0
 		for i, e := range after[1:] {
 			switch m := decode(e).(type) {
-			case *events.TaskExecAdded:
+			case *api.TaskExecAdded:
 				was[m.ExecID] = "added"
-			case *events.TaskExecStarted:
+			case *api.TaskExecStarted:
 				if was[m.ExecID] != "added" {
 					t.Fatalf("event %d: %v after %q", i, m, was[m.ExecID])
 				}
 				was[m.ExecID] = "started"
-			case *events.TaskExit:
+			case *api.TaskExit:
 				if was[m.ID] != "" {
 					t.Fatalf("event %d: the birth of %v is there", i, m)
 				}
-			case *events.TaskPaused:
+			case *api.TaskPaused:
 				pauses++
-			case *events.TaskResumed:
+			case *api.TaskResumed:
 				t.Fatalf("event %d: a pause that is over", i)
 			}
 		}
@@ -136,11 +139,11 @@ func TestWhatStaysMakesSense(t *testing.T) {
 // An exec that was deleted unstarted has no exit; that of the next one with its id is not its own.
 func TestOnlyExecsThatHaveExitedAreLeftOut(t *testing.T) {
 	l := &EventLog{address: "nowhere", wake: make(chan struct{}, 1)}
-	l.Append(&events.TaskCreate{ContainerID: "c"})
-	l.Append(&events.TaskExecAdded{ContainerID: "c", ExecID: "e"})
-	l.Append(&events.TaskExecAdded{ContainerID: "c", ExecID: "e"})
-	l.Append(&events.TaskExecStarted{ContainerID: "c", ExecID: "e"})
-	l.Append(&events.TaskExit{ContainerID: "c", ID: "e"})
+	l.Append(&api.TaskCreate{ContainerID: "c"})
+	l.Append(&api.TaskExecAdded{ContainerID: "c", ExecID: "e"})
+	l.Append(&api.TaskExecAdded{ContainerID: "c", ExecID: "e"})
+	l.Append(&api.TaskExecStarted{ContainerID: "c", ExecID: "e"})
+	l.Append(&api.TaskExit{ContainerID: "c", ID: "e"})
 	var topics []string
 	for _, e := range compact(l.queue) {
 		topics = append(topics, e.GetTopic())

@@ -14,9 +14,9 @@ import (
 	"github.com/containerd/ttrpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/proto"
 
 	"holdfast/internal/recorder"
+	"holdfast/internal/wire"
 )
 
 const (
@@ -98,11 +98,11 @@ func record(log *slog.Logger, method string, took time.Duration, err error) {
 }
 
 func checkSize(answer any) error {
-	m, ok := answer.(proto.Message)
+	m, ok := answer.(wire.Message)
 	if !ok {
 		return fmt.Errorf("answer is a %T: %w", answer, errdefs.ErrInternal)
 	}
-	if n := proto.Size(m); n > maxAnswer {
+	if n := len(wire.Marshal(m)); n > maxAnswer {
 		return fmt.Errorf("cannot answer: %d bytes are more than ttrpc carries; ask for less: %w", n, errdefs.ErrResourceExhausted)
 	}
 	return nil

@@ -10,11 +10,12 @@ import (
 	"testing"
 	"unicode/utf8"
 
-	task "github.com/containerd/containerd/api/runtime/task/v3"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/ttrpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"holdfast/internal/api"
 )
 
 // through sends the outcome of a handler through the edge.
@@ -68,13 +69,13 @@ func TestEdgeCatchesPanics(t *testing.T) {
 }
 
 func TestEdgeRefusesAnswersThatTheWireCannotCarry(t *testing.T) {
-	if _, err := through(&task.StateResponse{Stdin: strings.Repeat("x", 5<<20)}, nil); status.Code(err) != codes.ResourceExhausted {
+	if _, err := through(&api.StateResponse{Stdin: strings.Repeat("x", 5<<20)}, nil); status.Code(err) != codes.ResourceExhausted {
 		t.Errorf("large answer: %v", err)
 	}
 	if _, err := through(nil, nil); status.Code(err) != codes.Internal {
 		t.Errorf("no answer: %v", err)
 	}
-	if _, err := through(&task.StateResponse{}, nil); err != nil {
+	if _, err := through(&api.StateResponse{}, nil); err != nil {
 		t.Errorf("small answer: %v", err)
 	}
 }

@@ -8,30 +8,26 @@ import (
 	"sync"
 	"time"
 
-	"github.com/containerd/containerd/api/events"
-	"github.com/containerd/containerd/api/types"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/anypb"
-	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"holdfast/internal/api"
+	"holdfast/internal/wire"
 )
 
 // topics are containerd's names for its events (contract 8.1).
 var topics = map[string]string{
-	name(&events.TaskCreate{}):       "/tasks/create",
-	name(&events.TaskStart{}):        "/tasks/start",
-	name(&events.TaskExit{}):         "/tasks/exit",
-	name(&events.TaskDelete{}):       "/tasks/delete",
-	name(&events.TaskExecAdded{}):    "/tasks/exec-added",
-	name(&events.TaskExecStarted{}):  "/tasks/exec-started",
-	name(&events.TaskPaused{}):       "/tasks/paused",
-	name(&events.TaskResumed{}):      "/tasks/resumed",
-	name(&events.TaskCheckpointed{}): "/tasks/checkpointed",
-	name(&events.TaskOOM{}):          "/tasks/oom",
+	(*api.TaskCreate)(nil).MessageName():       "/tasks/create",
+	(*api.TaskStart)(nil).MessageName():        "/tasks/start",
+	(*api.TaskExit)(nil).MessageName():         "/tasks/exit",
+	(*api.TaskDelete)(nil).MessageName():       "/tasks/delete",
+	(*api.TaskExecAdded)(nil).MessageName():    "/tasks/exec-added",
+	(*api.TaskExecStarted)(nil).MessageName():  "/tasks/exec-started",
+	(*api.TaskPaused)(nil).MessageName():       "/tasks/paused",
+	(*api.TaskResumed)(nil).MessageName():      "/tasks/resumed",
+	(*api.TaskCheckpointed)(nil).MessageName(): "/tasks/checkpointed",
+	(*api.TaskOOM)(nil).MessageName():          "/tasks/oom",
 }
-
-func name(m proto.Message) string { return string(m.ProtoReflect().Descriptor().FullName()) }
 
 const (
 	firstPause   = 100 * time.Millisecond
@@ -66,7 +62,7 @@ type EventLog struct {
 	warned bool      // that has been said
 
 	mu      sync.Mutex // guards what follows
-	queue   []*types.Envelope
+	queue   []*api.Envelope
 	crowd   int // when to compact the queue next; at least the constant of that name
 	closing bool
 }
@@ -93,27 +89,21 @@ func newEventLog(address, namespace string, log *slog.Logger, hold time.Duration
 }
 
 // Append adds an event of containerd.events. It never blocks.
-func (l *EventLog) Append(event proto.Message) {
+func (l *EventLog) Append(event wire.Message) {
 	if l.address == "" {
 		return
 	}
-	value, err := proto.Marshal(event)
-	if err != nil {
-		// Only a string that is not UTF-8 can do this, and all ids are checked.
-		l.log.Error("event not encoded", "event", name(event), "err", err)
-		return
-	}
-	envelope := &types.Envelope{
-		Timestamp: timestamppb.Now(),
+	envelope := &api.Envelope{
+		Timestamp: api.Time(time.Now()),
 		Namespace: l.namespace,
-		Topic:     topics[name(event)],
-		Event:     &anypb.Any{TypeUrl: name(event), Value: value},
+		Topic:     topics[event.MessageName()],
+		Event:     pack(event),
 	}
 	l.enqueue(envelope)
 	l.poke()
 }
 
-func (l *EventLog) enqueue(e *types.Envelope) {
+func (l *EventLog) enqueue(e *api.Envelope) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.queue = append(l.queue, e)
@@ -159,7 +149,7 @@ func (l *EventLog) Close(ctx context.Context) int {
 }
 
 // head returns the oldest event, or nil; last tells that no other will come.
-func (l *EventLog) head() (e *types.Envelope, last bool) {
+func (l *EventLog) head() (e *api.Envelope, last bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if len(l.queue) == 0 {
@@ -222,7 +212,7 @@ func (l *EventLog) complain(now time.Time) {
 
 // attempt tries once to hand over e. Without an event it only finds out whether the manager is
 // there again.
-func (l *EventLog) attempt(to *sink, e *types.Envelope) error {
+func (l *EventLog) attempt(to *sink, e *api.Envelope) error {
 	returned, err := to.connect()
 	if err != nil {
 		return err

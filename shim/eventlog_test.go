@@ -11,8 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/containerd/containerd/api/events"
-
+	"holdfast/internal/api"
 	"holdfast/internal/client"
 )
 
@@ -60,7 +59,7 @@ func numbered(l *EventLog, first, n int) string {
 	var ids []string
 	for i := range n {
 		id := fmt.Sprint(first + i)
-		l.Append(&events.TaskStart{ContainerID: id, Pid: 7})
+		l.Append(&api.TaskStart{ContainerID: id, Pid: 7})
 		ids = append(ids, id)
 	}
 	return strings.Join(ids, " ")

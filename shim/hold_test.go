@@ -11,8 +11,9 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/containerd/containerd/api/types/runc/options"
 	"golang.org/x/sys/unix"
+
+	"holdfast/internal/api"
 )
 
 // fullPipe returns a pipe that takes no more.
@@ -107,7 +108,7 @@ func TestUnprivilegedStart(t *testing.T) {
 			}
 			group := "/holdfast-unprivileged"
 			makeCgroups(t, group)
-			socket := m.mustStart("c1", bare(t, &options.Options{ShimCgroup: group}))
+			socket := m.mustStart("c1", pack(&api.Options{ShimCgroup: group}))
 			pids := m.daemons()
 			if len(pids) != 1 {
 				t.Fatalf("daemons are %v", pids)

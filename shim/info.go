@@ -11,11 +11,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/containerd/containerd/api/types"
-	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/anypb"
-
+	"holdfast/internal/api"
 	"holdfast/internal/reaper"
+	"holdfast/internal/wire"
 	"holdfast/runc"
 )
 
@@ -37,8 +35,8 @@ func printVersion(_ context.Context, c *call) error {
 }
 
 // buildVersion returns what the Go tool has noted in the binary.
-func buildVersion() *types.RuntimeVersion {
-	v := &types.RuntimeVersion{Version: "unknown"}
+func buildVersion() *api.RuntimeVersion {
+	v := &api.RuntimeVersion{Version: "unknown"}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return v
@@ -61,25 +59,21 @@ func printInfo(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	info := &types.RuntimeInfo{Name: runtimeName(c.binary), Version: buildVersion(), Options: given}
+	info := &api.RuntimeInfo{Name: runtimeName(c.binary), Version: buildVersion(), Options: given}
 	// Of options that we cannot read nobody knows which runtime they mean.
 	if o, err := DecodeOptions(given); err == nil {
 		if features, err := askFeatures(ctx, o.GetBinaryName()); err == nil {
-			info.Features = &anypb.Any{TypeUrl: featuresType, Value: features}
+			info.Features = &api.Any{TypeUrl: featuresType, Value: features}
 		}
 	}
-	data, err := proto.Marshal(info)
-	if err == nil {
-		_, err = c.stdout.Write(data)
-	}
-	if err != nil {
+	if _, err := c.stdout.Write(wire.Marshal(info)); err != nil {
 		return fmt.Errorf("answer on stdout: %w", err)
 	}
 	return nil
 }
 
 // readInfoOptions returns the Any on stdin, or nil if there is none.
-func readInfoOptions(c *call) (*anypb.Any, error) {
+func readInfoOptions(c *call) (*api.Any, error) {
 	data, err := readAll(c.stdin, maxParams)
 	if err != nil {
 		return nil, fmt.Errorf("read options from stdin: %w", err)
@@ -87,8 +81,8 @@ func readInfoOptions(c *call) (*anypb.Any, error) {
 	if len(data) == 0 {
 		return nil, nil
 	}
-	given := &anypb.Any{}
-	if err := proto.Unmarshal(data, given); err != nil {
+	given := &api.Any{}
+	if err := wire.Unmarshal(data, given); err != nil {
 		return nil, fmt.Errorf("read options from stdin: %w", err)
 	}
 	return given, nil

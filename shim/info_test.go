@@ -9,13 +9,10 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/containerd/containerd/api/types"
-	"github.com/containerd/containerd/api/types/runc/options"
-	runtimeoptions "github.com/containerd/containerd/api/types/runtimeoptions/v1"
 	"github.com/google/go-cmp/cmp"
-	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/testing/protocmp"
-	"google.golang.org/protobuf/types/known/anypb"
+
+	"holdfast/internal/api"
+	"holdfast/internal/wire"
 )
 
 // fakeRuntime makes a runtime of a shell script.
@@ -36,37 +33,37 @@ func TestInfo(t *testing.T) {
 	const features = `{"ociVersionMin":"1.0.0","mountOptions":["rro"]}`
 	for _, c := range []struct {
 		name    string
-		options *anypb.Any
+		options *api.Any
 		want    string // features, "" for none
 	}{
-		{"runc options", bare(t, &options.Options{BinaryName: good}), features},
-		{"table", bare(t, &runtimeoptions.Options{ConfigBody: fmt.Appendf(nil, "BinaryName = %q", good)}), features},
-		{"runtime without the verb", bare(t, &options.Options{BinaryName: old}), ""},
-		{"runtime that answers garbage", bare(t, &options.Options{BinaryName: garbage}), ""},
-		{"no such runtime", bare(t, &options.Options{BinaryName: "/none/such"}), ""},
-		{"unknown options", &anypb.Any{TypeUrl: "a.B", Value: []byte("x")}, ""},
+		{"runc options", pack(&api.Options{BinaryName: good}), features},
+		{"table", pack(&api.RuntimeOptions{ConfigBody: fmt.Appendf(nil, "BinaryName = %q", good)}), features},
+		{"runtime without the verb", pack(&api.Options{BinaryName: old}), ""},
+		{"runtime that answers garbage", pack(&api.Options{BinaryName: garbage}), ""},
+		{"no such runtime", pack(&api.Options{BinaryName: "/none/such"}), ""},
+		{"unknown options", &api.Any{TypeUrl: "a.B", Value: []byte("x")}, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			m := newManager(t, "2.4")
 			m.bundle("any", nil)
-			r := m.run("any", []string{"-info"}, marshal(t, c.options))
+			r := m.run("any", []string{"-info"}, wire.Marshal(c.options))
 			if r.code != 0 || len(r.stderr) > 0 {
 				t.Fatalf("exit status %d, stderr %q", r.code, r.stderr)
 			}
-			var got types.RuntimeInfo
-			if err := proto.Unmarshal(r.stdout, &got); err != nil {
+			var got api.RuntimeInfo
+			if err := wire.Unmarshal(r.stdout, &got); err != nil {
 				t.Fatal(err)
 			}
 			if got.GetVersion().GetVersion() == "" {
 				t.Error("no version")
 			}
-			want := &types.RuntimeInfo{Name: "io.containerd.holdfast.v2", Version: got.GetVersion(), Options: c.options}
+			want := &api.RuntimeInfo{Name: "io.containerd.holdfast.v2", Version: got.GetVersion(), Options: c.options}
 			if c.want != "" {
-				want.Features = &anypb.Any{
+				want.Features = &api.Any{
 					TypeUrl: "types.containerd.io/opencontainers/runtime-spec/1/features/Features", Value: []byte(c.want),
 				}
 			}
-			if diff := cmp.Diff(want, &got, protocmp.Transform()); diff != "" {
+			if diff := cmp.Diff(want, &got); diff != "" {
 				t.Error(diff)
 			}
 		})
@@ -77,8 +74,8 @@ func TestInfoWithoutOptions(t *testing.T) {
 	m := newManager(t, "2.4")
 	m.bundle("any", nil)
 	r := m.run("any", []string{"-info"}, nil)
-	var got types.RuntimeInfo
-	if err := proto.Unmarshal(r.stdout, &got); err != nil || r.code != 0 || len(r.stderr) > 0 || got.GetOptions() != nil {
+	var got api.RuntimeInfo
+	if err := wire.Unmarshal(r.stdout, &got); err != nil || r.code != 0 || len(r.stderr) > 0 || got.GetOptions() != nil {
 		t.Errorf("%v, exit status %d, stderr %q, options %v", err, r.code, r.stderr, got.GetOptions())
 	}
 	if r := m.run("any", []string{"-info"}, []byte("\xff")); r.code != 1 || len(r.stdout) > 0 {

@@ -9,8 +9,7 @@ import (
 	"slices"
 	"time"
 
-	task "github.com/containerd/containerd/api/runtime/task/v3"
-	"google.golang.org/protobuf/types/known/emptypb"
+	"holdfast/internal/api"
 )
 
 const (
@@ -28,17 +27,17 @@ const (
 // under way do not count: the shim ends after it, since its caller may have given up and nobody
 // would ask again. Shutdown answers at once and never fails: containerd 2.4 fails the deletion of
 // the task otherwise (contract T63c).
-func (s *Service) Shutdown(context.Context, *task.ShutdownRequest) (*emptypb.Empty, error) {
+func (s *Service) Shutdown(context.Context, *api.ShutdownRequest) (*api.Empty, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, e := range s.containers {
 		if !e.unwanted {
-			return &emptypb.Empty{}, nil
+			return &api.Empty{}, nil
 		}
 	}
 	s.leaving = true
 	s.stopIfEmpty()
-	return &emptypb.Empty{}, nil
+	return &api.Empty{}, nil
 }
 
 // stopIfEmpty ends the shim if it was asked to end and the last container has gone. mu is held.

@@ -6,8 +6,9 @@ import (
 	"testing"
 	"time"
 
-	task "github.com/containerd/containerd/api/runtime/task/v3"
 	"github.com/containerd/ttrpc"
+
+	"holdfast/internal/api"
 )
 
 // A start has told the manager that the container is to be created here; then the pod's last
@@ -17,12 +18,12 @@ func TestShutdownWaitsForAContainerThatIsComing(t *testing.T) {
 	s.mustReserve(t, "c1")
 	ctx := ttrpc.WithMetadata(t.Context(), ttrpc.MD{joinKey: []string{"c2"}})
 	for range 2 {
-		if _, err := s.Connect(ctx, &task.ConnectRequest{ID: "c2"}); err != nil {
+		if _, err := s.Connect(ctx, &api.ConnectRequest{ID: "c2"}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	s.forget("c1")
-	if _, err := s.Shutdown(t.Context(), &task.ShutdownRequest{}); err != nil || stopped(s) {
+	if _, err := s.Shutdown(t.Context(), &api.ShutdownRequest{}); err != nil || stopped(s) {
 		t.Errorf("shutdown before the container came: %v, stopped %v", err, stopped(s))
 	}
 	s.mustReserve(t, "c2")
@@ -30,10 +31,10 @@ func TestShutdownWaitsForAContainerThatIsComing(t *testing.T) {
 	if stopped(s) {
 		t.Error("it stopped without having been asked since the container came")
 	}
-	if _, err := s.Shutdown(t.Context(), &task.ShutdownRequest{}); err != nil || !stopped(s) {
+	if _, err := s.Shutdown(t.Context(), &api.ShutdownRequest{}); err != nil || !stopped(s) {
 		t.Errorf("shutdown: %v, stopped %v", err, stopped(s))
 	}
-	if _, err := s.Connect(ctx, &task.ConnectRequest{ID: "c3"}); err == nil {
+	if _, err := s.Connect(ctx, &api.ConnectRequest{ID: "c3"}); err == nil {
 		t.Error("a start has found a shim that ends")
 	}
 }
@@ -46,7 +47,7 @@ func TestShutdownWaitsNotForEver(t *testing.T) {
 	t.Parallel()
 	s := newTestService(t)
 	s.expect("c1")
-	if _, err := s.Shutdown(t.Context(), &task.ShutdownRequest{}); err != nil || stopped(s) {
+	if _, err := s.Shutdown(t.Context(), &api.ShutdownRequest{}); err != nil || stopped(s) {
 		t.Errorf("shutdown: %v, stopped %v", err, stopped(s))
 	}
 	select {

@@ -16,12 +16,12 @@ import (
 	"testing"
 	"time"
 
-	bootstrap "github.com/containerd/containerd/api/runtime/bootstrap/v1"
 	taskv3 "github.com/containerd/containerd/api/runtime/task/v3"
 	"github.com/containerd/ttrpc"
 	"golang.org/x/sys/unix"
-	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/anypb"
+
+	"holdfast/internal/api"
+	"holdfast/internal/wire"
 )
 
 // manager runs the shim's binary as one version of one manager would, with everything of its own:
@@ -109,7 +109,7 @@ type result struct {
 }
 
 // start runs the action start for a container whose bundle exists.
-func (m *manager) start(id string, o *anypb.Any, flags ...string) result {
+func (m *manager) start(id string, o *api.Any, flags ...string) result {
 	m.t.Helper()
 	args := []string{"-namespace", "ns", "-address", m.address, "-publish-binary", "/bin/containerd", "-id", id}
 	if m.version == "cri-o" {
@@ -127,24 +127,24 @@ func (m *manager) delete(id string) result {
 	}, nil)
 }
 
-func (m *manager) stdin(id string, o *anypb.Any) []byte {
+func (m *manager) stdin(id string, o *api.Any) []byte {
 	if !m.isNew() {
 		if o == nil {
 			return nil
 		}
-		return marshal(m.t, o)
+		return wire.Marshal(o)
 	}
-	msg := &bootstrap.BootstrapParams{
+	msg := &api.BootstrapParams{
 		InstanceID: id, Namespace: "ns", ContainerdVersion: m.version + ".0", ContainerdGrpcAddress: m.address,
 		ContainerdTtrpcAddress: m.address + ".ttrpc", ContainerdBinary: "/bin/containerd",
 	}
 	if o != nil {
-		msg.Extensions = []*bootstrap.Extension{{Value: o}}
+		msg.Extensions = []*api.Extension{{Value: o}}
 	}
 	if m.sockets != "" {
-		msg.SocketDir = proto.String(m.sockets)
+		msg.SocketDir = new(m.sockets)
 	}
-	return marshal(m.t, msg)
+	return wire.Marshal(msg)
 }
 
 // command returns a run of the binary in the bundle of id.
@@ -198,8 +198,8 @@ func (m *manager) parse(r result) (path string, version int32) {
 	}
 	address, version := string(output), int32(2)
 	if m.isNew() {
-		var msg bootstrap.BootstrapResult
-		if err := proto.Unmarshal(output, &msg); err != nil {
+		var msg api.BootstrapResult
+		if err := wire.Unmarshal(output, &msg); err != nil {
 			m.t.Fatalf("answer %q: %v", output, err)
 		}
 		if msg.GetProtocol() != "ttrpc" {
@@ -215,7 +215,7 @@ func (m *manager) parse(r result) (path string, version int32) {
 }
 
 // mustStart starts a container's shim and returns its socket.
-func (m *manager) mustStart(id string, o *anypb.Any, flags ...string) string {
+func (m *manager) mustStart(id string, o *api.Any, flags ...string) string {
 	m.t.Helper()
 	path, _ := m.parse(m.start(id, o, flags...))
 	return path

@@ -9,13 +9,11 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/containerd/containerd/api/types/runc/options"
-	runtimeoptions "github.com/containerd/containerd/api/types/runtimeoptions/v1"
 	"github.com/containerd/errdefs"
-	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/anypb"
 
+	"holdfast/internal/api"
 	"holdfast/internal/bundle"
+	"holdfast/internal/wire"
 	"holdfast/runc"
 )
 
@@ -36,13 +34,13 @@ const (
 const maxFile = 1 << 20
 
 // typeName returns the name of the type in value. Managers write it bare, anypb with a prefix.
-func typeName(value *anypb.Any) string {
+func typeName(value *api.Any) string {
 	url := value.GetTypeUrl()
 	return url[strings.LastIndexByte(url, '/')+1:]
 }
 
 // isOptions tells whether value is of a type that DecodeOptions knows.
-func isOptions(value *anypb.Any) bool {
+func isOptions(value *api.Any) bool {
 	return typeName(value) == runcOptions || typeName(value) == tableOptions
 }
 
@@ -50,14 +48,14 @@ func isOptions(value *anypb.Any) bool {
 // and one without content, stand for the defaults. The result is never nil without an error.
 //
 // The error is errdefs.ErrInvalidArgument if the type is not known or the content is wrong.
-func DecodeOptions(value *anypb.Any) (*options.Options, error) {
-	decoded := &options.Options{}
+func DecodeOptions(value *api.Any) (*api.Options, error) {
+	decoded := &api.Options{}
 	if value.GetTypeUrl() == "" && len(value.GetValue()) == 0 {
 		return decoded, nil
 	}
 	switch typeName(value) {
 	case runcOptions:
-		if err := proto.Unmarshal(value.GetValue(), decoded); err != nil {
+		if err := wire.Unmarshal(value.GetValue(), decoded); err != nil {
 			return nil, fmt.Errorf("read options of type %s: %w: %w", runcOptions, err, errdefs.ErrInvalidArgument)
 		}
 		return decoded, nil
@@ -70,9 +68,9 @@ func DecodeOptions(value *anypb.Any) (*options.Options, error) {
 
 // decodeTable reads options that are a TOML table, in the message or in a file that it names. CRI
 // sends them so for runtimes that are not named io.containerd.runc.v2 (contract 1.1).
-func decodeTable(data []byte) (*options.Options, error) {
-	var msg runtimeoptions.Options
-	if err := proto.Unmarshal(data, &msg); err != nil {
+func decodeTable(data []byte) (*api.Options, error) {
+	var msg api.RuntimeOptions
+	if err := wire.Unmarshal(data, &msg); err != nil {
 		return nil, fmt.Errorf("read options of type %s: %w: %w", tableOptions, err, errdefs.ErrInvalidArgument)
 	}
 	text, source := msg.GetConfigBody(), "in the runtime's options"
@@ -93,8 +91,8 @@ func decodeTable(data []byte) (*options.Options, error) {
 }
 
 // parseTable reads a TOML table of options. Keys that it does not know are ignored.
-func parseTable(text string) (*options.Options, error) {
-	decoded := &options.Options{}
+func parseTable(text string) (*api.Options, error) {
+	decoded := &api.Options{}
 	seen := map[string]bool{}
 	err := scanTOML(text, func(key string, value any) error {
 		known, fits := setOption(decoded, foldKey(key), value)
@@ -121,7 +119,7 @@ func foldKey(key string) string { return strings.ToLower(strings.ReplaceAll(key,
 
 // setOption stores value under the folded key. known is false for a key that is no option, fits if
 // the value is of the wrong kind.
-func setOption(o *options.Options, key string, value any) (known, fits bool) {
+func setOption(o *api.Options, key string, value any) (known, fits bool) {
 	switch key {
 	case "binaryname":
 		return true, assign(&o.BinaryName, value)
@@ -167,9 +165,9 @@ func assignID(to *uint32, value any) bool {
 
 // SaveOptions writes what delete will need of o into the bundle. Call it before the first side
 // effect of Create. A crash leaves each of the two files old or new, never half.
-func SaveOptions(dir string, o *options.Options) error {
+func SaveOptions(dir string, o *api.Options) error {
 	if o == nil {
-		o = &options.Options{}
+		o = &api.Options{}
 	}
 	data, err := json.Marshal(o)
 	if err != nil {
@@ -187,14 +185,14 @@ func SaveOptions(dir string, o *options.Options) error {
 // LoadOptions returns the options that were saved in the bundle, by us or by containerd's shim. It
 // never returns nil: what is missing is left at its default. The error is a note about a file that
 // is there and could not be used; the options beside it are good.
-func LoadOptions(bundle string) (*options.Options, error) {
-	o := &options.Options{}
+func LoadOptions(bundle string) (*api.Options, error) {
+	o := &api.Options{}
 	var notes []error
 	data, err := readInBundle(filepath.Join(bundle, optionsFile), maxFile)
 	switch {
 	case err == nil:
 		if err := json.Unmarshal(data, o); err != nil {
-			o = &options.Options{}
+			o = &api.Options{}
 			notes = append(notes, fmt.Errorf("ignored %s: %w", filepath.Join(bundle, optionsFile), err))
 		}
 	case !errors.Is(err, fs.ErrNotExist):
@@ -214,7 +212,7 @@ func LoadOptions(bundle string) (*options.Options, error) {
 const defaultRoot = "/run/containerd/runc"
 
 // newRuntime returns the runtime for a container with the given options.
-func newRuntime(o *options.Options, namespace, id, bundle string) *runc.Runtime {
+func newRuntime(o *api.Options, namespace, id, bundle string) *runc.Runtime {
 	root := o.GetRoot()
 	if root == "" {
 		root = defaultRoot

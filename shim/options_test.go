@@ -9,16 +9,16 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/containerd/containerd/api/types/runc/options"
-	runtimeoptions "github.com/containerd/containerd/api/types/runtimeoptions/v1"
 	"github.com/containerd/errdefs"
 	"github.com/google/go-cmp/cmp"
-	"google.golang.org/protobuf/testing/protocmp"
-	"google.golang.org/protobuf/types/known/anypb"
+
+	"holdfast/internal/api"
+
+	"holdfast/internal/wire"
 )
 
 func TestDecodeOptionsOfEachType(t *testing.T) {
-	full := &options.Options{
+	full := &api.Options{
 		BinaryName: "/usr/bin/crun", Root: "/run/r", SystemdCgroup: true, NoPivotRoot: true, NoNewKeyring: true,
 		ShimCgroup: "/s", IoUid: 1000, IoGid: 4294967295, CriuImagePath: "/i", CriuWorkPath: "/w",
 	}
@@ -44,25 +44,25 @@ func TestDecodeOptionsOfEachType(t *testing.T) {
 	}
 	for _, c := range []struct {
 		name  string
-		value *anypb.Any
-		want  *options.Options
+		value *api.Any
+		want  *api.Options
 	}{
-		{"none", nil, &options.Options{}},
-		{"zero", &anypb.Any{}, &options.Options{}},
-		{"of a type without content", &anypb.Any{TypeUrl: runcOptions}, &options.Options{}},
-		{"runc, bare", bare(t, full), full},
-		{"runc, prefixed", &anypb.Any{TypeUrl: "type.googleapis.com/" + runcOptions, Value: marshal(t, full)}, full},
-		{"table, without content", &anypb.Any{TypeUrl: tableOptions}, &options.Options{}},
-		{"table, body", bare(t, &runtimeoptions.Options{ConfigBody: []byte(table)}), full},
-		{"table, path", bare(t, &runtimeoptions.Options{TypeUrl: "x", ConfigPath: path}), full},
-		{"table, body before path", bare(t, &runtimeoptions.Options{ConfigPath: "/none", ConfigBody: []byte(table)}), full},
+		{"none", nil, &api.Options{}},
+		{"zero", &api.Any{}, &api.Options{}},
+		{"of a type without content", &api.Any{TypeUrl: runcOptions}, &api.Options{}},
+		{"runc, bare", pack(full), full},
+		{"runc, prefixed", &api.Any{TypeUrl: "type.googleapis.com/" + runcOptions, Value: wire.Marshal(full)}, full},
+		{"table, without content", &api.Any{TypeUrl: tableOptions}, &api.Options{}},
+		{"table, body", pack(&api.RuntimeOptions{ConfigBody: []byte(table)}), full},
+		{"table, path", pack(&api.RuntimeOptions{TypeUrl: "x", ConfigPath: path}), full},
+		{"table, body before path", pack(&api.RuntimeOptions{ConfigPath: "/none", ConfigBody: []byte(table)}), full},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			got, err := DecodeOptions(c.value)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if diff := cmp.Diff(c.want, got, protocmp.Transform()); diff != "" {
+			if diff := cmp.Diff(c.want, got); diff != "" {
 				t.Error(diff)
 			}
 		})
@@ -70,17 +70,17 @@ func TestDecodeOptionsOfEachType(t *testing.T) {
 }
 
 func TestOptionsThatAreRefused(t *testing.T) {
-	table := func(text string) *anypb.Any { return bare(t, &runtimeoptions.Options{ConfigBody: []byte(text)}) }
+	table := func(text string) *api.Any { return pack(&api.RuntimeOptions{ConfigBody: []byte(text)}) }
 	fifo := filepath.Join(t.TempDir(), "fifo")
 	makeFIFO(t, fifo)
 	for _, c := range []struct {
-		value *anypb.Any
+		value *api.Any
 		want  string // part of the message
 	}{
-		{&anypb.Any{TypeUrl: "containerd.linux.runc.CreateOptions", Value: []byte("x")}, "containerd.linux.runc.CreateOptions"},
-		{&anypb.Any{TypeUrl: runcOptions, Value: []byte("\xff")}, runcOptions},
-		{&anypb.Any{TypeUrl: tableOptions, Value: []byte("\xff")}, tableOptions},
-		{&anypb.Any{Value: []byte("x")}, `""`},
+		{&api.Any{TypeUrl: "containerd.linux.runc.CreateOptions", Value: []byte("x")}, "containerd.linux.runc.CreateOptions"},
+		{&api.Any{TypeUrl: runcOptions, Value: []byte("\xff")}, runcOptions},
+		{&api.Any{TypeUrl: tableOptions, Value: []byte("\xff")}, tableOptions},
+		{&api.Any{Value: []byte("x")}, `""`},
 		{table("BinaryName = 7"), "line 1: BinaryName has a value of the wrong kind"},
 		{table("\nIoUid = -1"), "line 2: IoUid"},
 		{table("IoGid = 4294967296"), "IoGid"},
@@ -94,8 +94,8 @@ func TestOptionsThatAreRefused(t *testing.T) {
 		{table("x = [1, [2]"), "bracket"},
 		{table("x = '''"), "no end"},
 		{table(`Root = "\q"`), "escape"},
-		{bare(t, &runtimeoptions.Options{ConfigPath: "/does/not/exist.toml"}), "/does/not/exist.toml"},
-		{bare(t, &runtimeoptions.Options{ConfigPath: fifo}), "not a regular file"},
+		{pack(&api.RuntimeOptions{ConfigPath: "/does/not/exist.toml"}), "/does/not/exist.toml"},
+		{pack(&api.RuntimeOptions{ConfigPath: fifo}), "not a regular file"},
 	} {
 		t.Run(c.want, func(t *testing.T) {
 			got, err := DecodeOptions(c.value)
@@ -129,7 +129,7 @@ systemd_cgroup = false`)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(&options.Options{BinaryName: "yes", Root: "/r"}, got, protocmp.Transform()); diff != "" {
+	if diff := cmp.Diff(&api.Options{BinaryName: "yes", Root: "/r"}, got); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -163,7 +163,7 @@ func FuzzTable(f *testing.F) {
 
 func TestOptionsOutliveTheShimInTheBundle(t *testing.T) {
 	bundle := t.TempDir()
-	want := &options.Options{BinaryName: "crun", Root: "/r", SystemdCgroup: true, IoUid: 7}
+	want := &api.Options{BinaryName: "crun", Root: "/r", SystemdCgroup: true, IoUid: 7}
 	for range 2 { // once over nothing, once over the old
 		if err := SaveOptions(bundle, want); err != nil {
 			t.Fatal(err)
@@ -173,7 +173,7 @@ func TestOptionsOutliveTheShimInTheBundle(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(want, got, protocmp.Transform()); diff != "" {
+	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
 	if names := fileNames(t, bundle); !cmp.Equal(names, []string{"options.json", "runtime"}) {
@@ -198,18 +198,18 @@ func TestOptionsOutliveTheShimInTheBundle(t *testing.T) {
 func TestLoadOptionsFromAnyBundle(t *testing.T) {
 	for _, c := range []struct {
 		name, json, runtime string // "-" for no file
-		want                *options.Options
+		want                *api.Options
 		note                bool
 	}{
-		{"nothing", "-", "-", &options.Options{}, false},
-		{"empty runtime", "{}", "", &options.Options{}, false},
-		{"only runtime", "-", "crun\n", &options.Options{BinaryName: "crun"}, false},
-		{"only options", `{"root":"/r","binary_name":"b"}`, "-", &options.Options{Root: "/r", BinaryName: "b"}, false},
-		{"stock shim", `{"root":"/r"}`, "crun", &options.Options{Root: "/r", BinaryName: "crun"}, false},
-		{"unknown field", `{"root":"/r","future":{}}`, "-", &options.Options{Root: "/r"}, false},
-		{"truncated", `{"root":"/r","bina`, "crun", &options.Options{BinaryName: "crun"}, true},
-		{"empty file", "", "-", &options.Options{}, true},
-		{"wrong kind", `{"root":"/r","io_uid":"x"}`, "-", &options.Options{}, true},
+		{"nothing", "-", "-", &api.Options{}, false},
+		{"empty runtime", "{}", "", &api.Options{}, false},
+		{"only runtime", "-", "crun\n", &api.Options{BinaryName: "crun"}, false},
+		{"only options", `{"root":"/r","binary_name":"b"}`, "-", &api.Options{Root: "/r", BinaryName: "b"}, false},
+		{"stock shim", `{"root":"/r"}`, "crun", &api.Options{Root: "/r", BinaryName: "crun"}, false},
+		{"unknown field", `{"root":"/r","future":{}}`, "-", &api.Options{Root: "/r"}, false},
+		{"truncated", `{"root":"/r","bina`, "crun", &api.Options{BinaryName: "crun"}, true},
+		{"empty file", "", "-", &api.Options{}, true},
+		{"wrong kind", `{"root":"/r","io_uid":"x"}`, "-", &api.Options{}, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			bundle := t.TempDir()
@@ -219,7 +219,7 @@ func TestLoadOptionsFromAnyBundle(t *testing.T) {
 				}
 			}
 			got, note := LoadOptions(bundle)
-			if diff := cmp.Diff(c.want, got, protocmp.Transform()); diff != "" {
+			if diff := cmp.Diff(c.want, got); diff != "" {
 				t.Error(diff)
 			}
 			if (note != nil) != c.note {

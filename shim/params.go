@@ -6,10 +6,8 @@ import (
 	"io"
 	"strings"
 
-	bootstrap "github.com/containerd/containerd/api/runtime/bootstrap/v1"
-	"github.com/containerd/containerd/api/types/runc/options"
-	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/anypb"
+	"holdfast/internal/api"
+	"holdfast/internal/wire"
 )
 
 // maxParams bounds what start reads from stdin. Real callers send less than a page; the figure is
@@ -30,7 +28,7 @@ type Params struct {
 	// SocketDir is where the socket goes, "" for the default.
 	SocketDir string
 	// Options is never nil.
-	Options *options.Options
+	Options *api.Options
 	// NewProtocol tells that stdin held BootstrapParams, so the answer is a BootstrapResult.
 	NewProtocol bool
 	// Ignored says why options that were given are not in Options, "" if they are.
@@ -46,7 +44,7 @@ type Params struct {
 func readParams(f *flags, env []string, stdin io.Reader) (Params, error) {
 	p := Params{
 		ID: f.id, Namespace: f.namespace, Address: f.address, ContainerdBinary: f.publish,
-		Debug: f.debug, TTRPCAddress: lookup(env, "TTRPC_ADDRESS"), Options: &options.Options{},
+		Debug: f.debug, TTRPCAddress: lookup(env, "TTRPC_ADDRESS"), Options: &api.Options{},
 	}
 	data, err := readAll(stdin, maxParams)
 	if err != nil {
@@ -61,9 +59,9 @@ func readParams(f *flags, env []string, stdin io.Reader) (Params, error) {
 }
 
 // bootstrapParams returns data decoded in the new protocol, or nil if it is not in that.
-func bootstrapParams(f *flags, data []byte) *bootstrap.BootstrapParams {
-	var msg bootstrap.BootstrapParams
-	if len(data) == 0 || proto.Unmarshal(data, &msg) != nil {
+func bootstrapParams(f *flags, data []byte) *api.BootstrapParams {
+	var msg api.BootstrapParams
+	if len(data) == 0 || wire.Unmarshal(data, &msg) != nil {
 		return nil
 	}
 	same := func(flag, value string) bool { return value != "" && (flag == "" || flag == value) }
@@ -74,7 +72,7 @@ func bootstrapParams(f *flags, data []byte) *bootstrap.BootstrapParams {
 }
 
 // merge adds what msg says. Flags and environment stand where it says nothing.
-func (p *Params) merge(msg *bootstrap.BootstrapParams) {
+func (p *Params) merge(msg *api.BootstrapParams) {
 	set := func(to *string, value string) {
 		if value != "" {
 			*to = value
@@ -87,7 +85,7 @@ func (p *Params) merge(msg *bootstrap.BootstrapParams) {
 	set(&p.ContainerdBinary, msg.GetContainerdBinary())
 	set(&p.ContainerdVersion, msg.GetContainerdVersion())
 	set(&p.SocketDir, msg.GetSocketDir())
-	p.Debug = p.Debug || msg.GetLogLevel() <= bootstrap.LogLevel_LOG_LEVEL_DEBUG
+	p.Debug = p.Debug || msg.GetLogLevel() <= api.LogLevel_LOG_LEVEL_DEBUG
 	p.NewProtocol = true
 	for _, extension := range msg.GetExtensions() {
 		if isOptions(extension.GetValue()) {
@@ -97,8 +95,8 @@ func (p *Params) merge(msg *bootstrap.BootstrapParams) {
 }
 
 func (p *Params) decodeLegacy(data []byte) {
-	var value anypb.Any
-	if err := proto.Unmarshal(data, &value); err != nil {
+	var value api.Any
+	if err := wire.Unmarshal(data, &value); err != nil {
 		p.Ignored = fmt.Sprintf("stdin holds neither BootstrapParams nor an Any: %v", err)
 		return
 	}
@@ -107,7 +105,7 @@ func (p *Params) decodeLegacy(data []byte) {
 
 // decode keeps the options if they can be read. Create will get them again and refuses what is
 // wrong with them, where the message reaches the user (contract 1.3, 5).
-func (p *Params) decode(value *anypb.Any) {
+func (p *Params) decode(value *api.Any) {
 	decoded, err := DecodeOptions(value)
 	if err != nil {
 		p.Ignored = err.Error()

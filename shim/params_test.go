@@ -8,47 +8,29 @@ import (
 	"strings"
 	"testing"
 
-	bootstrap "github.com/containerd/containerd/api/runtime/bootstrap/v1"
-	"github.com/containerd/containerd/api/types/runc/options"
 	"github.com/google/go-cmp/cmp"
-	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/testing/protocmp"
-	"google.golang.org/protobuf/types/known/anypb"
+
+	"holdfast/internal/api"
+	"holdfast/internal/wire"
 )
 
-// marshal is proto.Marshal for messages that cannot fail.
-func marshal(t testing.TB, msg proto.Message) []byte {
-	t.Helper()
-	data, err := proto.Marshal(msg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return data
-}
-
-// bare returns msg in an Any as containerd writes it, without a prefix.
-func bare(t testing.TB, msg proto.Message) *anypb.Any {
-	t.Helper()
-	return &anypb.Any{TypeUrl: string(msg.ProtoReflect().Descriptor().FullName()), Value: marshal(t, msg)}
-}
-
 func TestParametersOfBothProtocols(t *testing.T) {
-	crun := &options.Options{BinaryName: "crun", Root: "/r", ShimCgroup: "/shims"}
+	crun := &api.Options{BinaryName: "crun", Root: "/r", ShimCgroup: "/shims"}
 	flagged := &flags{id: "c1", namespace: "k8s.io", address: "/c.sock", publish: "/bin/containerd"}
 	env := []string{"PATH=/bin", "TTRPC_ADDRESS=/c.sock.ttrpc"}
 	base := Params{
 		ID: "c1", Namespace: "k8s.io", Address: "/c.sock", TTRPCAddress: "/c.sock.ttrpc",
-		ContainerdBinary: "/bin/containerd", Options: &options.Options{},
+		ContainerdBinary: "/bin/containerd", Options: &api.Options{},
 	}
 	with := func(change func(*Params)) Params {
 		p := base
 		change(&p)
 		return p
 	}
-	params := func(change func(*bootstrap.BootstrapParams)) []byte {
-		msg := &bootstrap.BootstrapParams{InstanceID: "c1", Namespace: "k8s.io"}
+	params := func(change func(*api.BootstrapParams)) []byte {
+		msg := &api.BootstrapParams{InstanceID: "c1", Namespace: "k8s.io"}
 		change(msg)
-		return marshal(t, msg)
+		return wire.Marshal(msg)
 	}
 	for _, c := range []struct {
 		name  string
@@ -59,39 +41,39 @@ func TestParametersOfBothProtocols(t *testing.T) {
 		{"legacy, nothing on stdin", flagged, nil, base},
 		// Without the check of identity these bytes decode as BootstrapParams of a container named
 		// containerd.runc.v1.Options (contract T1).
-		{"legacy, options", flagged, marshal(t, bare(t, crun)), with(func(p *Params) { p.Options = crun })},
+		{"legacy, options", flagged, wire.Marshal(pack(crun)), with(func(p *Params) { p.Options = crun })},
 		{"legacy, options with a prefix", flagged,
-			marshal(t, &anypb.Any{TypeUrl: "type.googleapis.com/containerd.runc.v1.Options", Value: marshal(t, crun)}),
+			wire.Marshal(&api.Any{TypeUrl: "type.googleapis.com/containerd.runc.v1.Options", Value: wire.Marshal(crun)}),
 			with(func(p *Params) { p.Options = crun })},
-		{"legacy, unknown type", flagged, marshal(t, &anypb.Any{TypeUrl: "a.B", Value: []byte("x")}),
+		{"legacy, unknown type", flagged, wire.Marshal(&api.Any{TypeUrl: "a.B", Value: []byte("x")}),
 			with(func(p *Params) { p.Ignored = "a.B" })},
 		{"legacy, no message at all", flagged, []byte("\xff\xff"), with(func(p *Params) { p.Ignored = "neither" })},
-		{"new, the least", flagged, params(func(*bootstrap.BootstrapParams) {}),
+		{"new, the least", flagged, params(func(*api.BootstrapParams) {}),
 			with(func(p *Params) { p.NewProtocol = true })},
 		{"new, everything", flagged,
-			params(func(m *bootstrap.BootstrapParams) {
-				m.LogLevel = bootstrap.LogLevel_LOG_LEVEL_TRACE
+			params(func(m *api.BootstrapParams) {
+				m.LogLevel = api.LogLevel_LOG_LEVEL_TRACE
 				m.ContainerdVersion = "2.4.2"
 				m.ContainerdTtrpcAddress = "/t"
 				m.ContainerdGrpcAddress = "/g"
 				m.ContainerdBinary = "/b"
-				m.SocketDir = proto.String("/s")
-				m.Extensions = []*bootstrap.Extension{
-					{Value: &anypb.Any{TypeUrl: "some.Future"}}, {}, {Value: bare(t, crun)},
+				m.SocketDir = new("/s")
+				m.Extensions = []*api.Extension{
+					{Value: &api.Any{TypeUrl: "some.Future"}}, {}, {Value: pack(crun)},
 				}
 			}),
 			Params{
 				ID: "c1", Namespace: "k8s.io", Address: "/g", TTRPCAddress: "/t", ContainerdBinary: "/b",
 				ContainerdVersion: "2.4.2", Debug: true, SocketDir: "/s", Options: crun, NewProtocol: true,
 			}},
-		{"new, flags have disappeared", &flags{}, params(func(*bootstrap.BootstrapParams) {}), Params{
-			ID: "c1", Namespace: "k8s.io", TTRPCAddress: "/c.sock.ttrpc", Options: &options.Options{}, NewProtocol: true,
+		{"new, flags have disappeared", &flags{}, params(func(*api.BootstrapParams) {}), Params{
+			ID: "c1", Namespace: "k8s.io", TTRPCAddress: "/c.sock.ttrpc", Options: &api.Options{}, NewProtocol: true,
 		}},
-		{"new, of another container", &flags{id: "c2", namespace: "k8s.io"}, params(func(*bootstrap.BootstrapParams) {}), Params{
-			ID: "c2", Namespace: "k8s.io", TTRPCAddress: "/c.sock.ttrpc", Options: &options.Options{}, Ignored: "c1",
+		{"new, of another container", &flags{id: "c2", namespace: "k8s.io"}, params(func(*api.BootstrapParams) {}), Params{
+			ID: "c2", Namespace: "k8s.io", TTRPCAddress: "/c.sock.ttrpc", Options: &api.Options{}, Ignored: "c1",
 		}},
 		{"debug by flag", &flags{id: "c1", namespace: "k8s.io", debug: true}, nil, Params{
-			ID: "c1", Namespace: "k8s.io", TTRPCAddress: "/c.sock.ttrpc", Options: &options.Options{}, Debug: true,
+			ID: "c1", Namespace: "k8s.io", TTRPCAddress: "/c.sock.ttrpc", Options: &api.Options{}, Debug: true,
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -103,7 +85,7 @@ func TestParametersOfBothProtocols(t *testing.T) {
 				t.Errorf("ignored is %q, want something about %q", got.Ignored, c.want.Ignored)
 			}
 			got.Ignored = c.want.Ignored
-			if diff := cmp.Diff(c.want, got, protocmp.Transform()); diff != "" {
+			if diff := cmp.Diff(c.want, got); diff != "" {
 				t.Error(diff)
 			}
 		})
@@ -139,9 +121,9 @@ func (iotestErrReader) Read([]byte) (int, error) { return 0, io.ErrNoProgress }
 
 func FuzzReadParams(f *testing.F) {
 	f.Add("c1", "n", []byte(nil))
-	f.Add("c1", "n", marshal(f, bare(f, &options.Options{BinaryName: "crun"})))
-	f.Add("c1", "n", marshal(f, &bootstrap.BootstrapParams{InstanceID: "c1", Namespace: "n"}))
-	f.Add("", "", marshal(f, &bootstrap.BootstrapParams{InstanceID: "c1", Namespace: "n", SocketDir: proto.String("/s")}))
+	f.Add("c1", "n", wire.Marshal(pack(&api.Options{BinaryName: "crun"})))
+	f.Add("c1", "n", wire.Marshal(&api.BootstrapParams{InstanceID: "c1", Namespace: "n"}))
+	f.Add("", "", wire.Marshal(&api.BootstrapParams{InstanceID: "c1", Namespace: "n", SocketDir: new("/s")}))
 	f.Add("../x", "", []byte("\x0a\x01"))
 	f.Fuzz(func(t *testing.T, id, namespace string, stdin []byte) {
 		got, err := readParams(&flags{id: id, namespace: namespace}, nil, bytes.NewReader(stdin))

@@ -8,8 +8,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/containerd/containerd/api/types/runc/options"
 	"golang.org/x/sys/unix"
+
+	"holdfast/internal/api"
 )
 
 // TestShimCgroup puts the daemon where the options say, in each hierarchy that has the cgroup.
@@ -20,7 +21,7 @@ func TestShimCgroup(t *testing.T) {
 			name := fmt.Sprintf("/holdfast-test-%d-%s", os.Getpid(), version)
 			made := makeCgroups(t, name)
 			m.bundle("c1", nil)
-			pid := daemonOf(t, m.mustStart("c1", bare(t, &options.Options{ShimCgroup: name})))
+			pid := daemonOf(t, m.mustStart("c1", pack(&api.Options{ShimCgroup: name})))
 			inside := strings.Count(readText(t, fmt.Sprintf("/proc/%d/cgroup", pid)), ":"+name+"\n")
 			if inside != made {
 				t.Errorf("the daemon is in %d of %d cgroups", inside, made)

@@ -8,11 +8,12 @@ import (
 	"net"
 	"time"
 
-	task "github.com/containerd/containerd/api/runtime/task/v3"
 	"github.com/containerd/ttrpc"
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"holdfast/internal/api"
 )
 
 // The versions of the task API, of which a daemon of ours serves both (contract 1.5).
@@ -70,7 +71,7 @@ func probe(ctx context.Context, path, id string) (int32, error) {
 // connect asks in a version of the task API. The messages are the same in both, so those of one do; the
 // other's would cost each shim the memory of their descriptions.
 func connect(ctx context.Context, client *ttrpc.Client, version int32, id string) error {
-	return client.Call(ctx, taskService(version), "Connect", &task.ConnectRequest{ID: id}, new(task.ConnectResponse))
+	return client.Call(ctx, taskService(version), "Connect", &api.ConnectRequest{ID: id}, new(api.ConnectResponse))
 }
 
 // taskService is the name of the task API in a version.

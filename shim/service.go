@@ -11,12 +11,10 @@ import (
 	"syscall"
 	"time"
 
-	task "github.com/containerd/containerd/api/runtime/task/v3"
-	"github.com/containerd/containerd/api/types"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/ttrpc"
-	"google.golang.org/protobuf/types/known/emptypb"
 
+	"holdfast/internal/api"
 	"holdfast/internal/mount"
 	"holdfast/internal/reaper"
 	"holdfast/internal/recorder"
@@ -227,7 +225,7 @@ func checkID(what, id string) error {
 
 // Create creates a container. Whatever the request's context does, it is created wholly or not
 // at all; only a Delete of it makes Create give up.
-func (s *Service) Create(ctx context.Context, r *task.CreateTaskRequest) (*task.CreateTaskResponse, error) {
+func (s *Service) Create(ctx context.Context, r *api.CreateTaskRequest) (*api.CreateTaskResponse, error) {
 	if err := checkID("task", r.GetID()); err != nil {
 		return nil, err
 	}
@@ -255,16 +253,16 @@ func (s *Service) Create(ctx context.Context, r *task.CreateTaskRequest) (*task.
 		return nil, err
 	}
 	s.log.Info("task created", "task", r.GetID(), "pid", info.Pid)
-	return &task.CreateTaskResponse{Pid: number(info.Pid)}, nil
+	return &api.CreateTaskResponse{Pid: number(info.Pid)}, nil
 }
 
 // createAndSettle ends the reservation e whatever happens: after a panic, too, the id is free again.
-func (s *Service) createAndSettle(ctx context.Context, r *task.CreateTaskRequest, e *entry) (c *process.Container, err error) {
+func (s *Service) createAndSettle(ctx context.Context, r *api.CreateTaskRequest, e *entry) (c *process.Container, err error) {
 	defer func() { s.settle(r.GetID(), e, c) }()
 	return s.create(ctx, r)
 }
 
-func (s *Service) create(ctx context.Context, r *task.CreateTaskRequest) (*process.Container, error) {
+func (s *Service) create(ctx context.Context, r *api.CreateTaskRequest) (*process.Container, error) {
 	id, bundle := r.GetID(), filepath.Clean(r.GetBundle())
 	opts, err := DecodeOptions(r.GetOptions())
 	if err != nil {
@@ -300,7 +298,7 @@ func mayCheckpoint() bool {
 	return err == nil
 }
 
-func mounts(list []*types.Mount) []mount.Mount {
+func mounts(list []*api.Mount) []mount.Mount {
 	out := make([]mount.Mount, 0, len(list))
 	for _, m := range list {
 		out = append(out, mount.Mount{Type: m.GetType(), Source: m.GetSource(), Target: m.GetTarget(), Options: m.GetOptions()})
@@ -312,7 +310,7 @@ func mounts(list []*types.Mount) []mount.Mount {
 func number(n int) uint32 { return uint32(n) } //nolint:gosec // see above
 
 // Start starts a process.
-func (s *Service) Start(ctx context.Context, r *task.StartRequest) (*task.StartResponse, error) {
+func (s *Service) Start(ctx context.Context, r *api.StartRequest) (*api.StartResponse, error) {
 	c, err := s.find(ctx, r.GetID())
 	if err != nil {
 		return nil, err
@@ -321,11 +319,11 @@ func (s *Service) Start(ctx context.Context, r *task.StartRequest) (*task.StartR
 	if err != nil {
 		return nil, err
 	}
-	return &task.StartResponse{Pid: number(pid)}, nil
+	return &api.StartResponse{Pid: number(pid)}, nil
 }
 
 // Kill sends a signal.
-func (s *Service) Kill(ctx context.Context, r *task.KillRequest) (*emptypb.Empty, error) {
+func (s *Service) Kill(ctx context.Context, r *api.KillRequest) (*api.Empty, error) {
 	c, err := s.find(ctx, r.GetID())
 	if err != nil {
 		return nil, err
@@ -335,7 +333,7 @@ func (s *Service) Kill(ctx context.Context, r *task.KillRequest) (*emptypb.Empty
 
 // Connect tells who we are, of any id. It fails only once the shim is ending, so that a start that
 // finds our socket does not send its container to us.
-func (s *Service) Connect(ctx context.Context, r *task.ConnectRequest) (*task.ConnectResponse, error) {
+func (s *Service) Connect(ctx context.Context, r *api.ConnectRequest) (*api.ConnectResponse, error) {
 	if md, ok := ttrpc.GetMetadata(ctx); ok {
 		if _, joins := md.Get(joinKey); joins {
 			s.expect(r.GetID())
@@ -352,7 +350,7 @@ func (s *Service) Connect(ctx context.Context, r *task.ConnectRequest) (*task.Co
 		c = e.container
 	}
 	s.mu.Unlock()
-	answer := &task.ConnectResponse{ShimPid: number(os.Getpid())}
+	answer := &api.ConnectResponse{ShimPid: number(os.Getpid())}
 	if c != nil {
 		if info, err := c.State(""); err == nil {
 			answer.TaskPid = number(info.Pid)
@@ -362,9 +360,9 @@ func (s *Service) Connect(ctx context.Context, r *task.ConnectRequest) (*task.Co
 }
 
 // done is the answer of calls that return nothing.
-func done(err error) (*emptypb.Empty, error) {
+func done(err error) (*api.Empty, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &emptypb.Empty{}, nil
+	return &api.Empty{}, nil
 }

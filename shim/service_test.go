@@ -5,8 +5,9 @@ import (
 	"log/slog"
 	"testing"
 
-	task "github.com/containerd/containerd/api/runtime/task/v3"
 	"github.com/containerd/errdefs"
+
+	"holdfast/internal/api"
 )
 
 func newTestService(t *testing.T) *Service {
@@ -29,12 +30,12 @@ func TestShutdownWaitsForCreatesInFlight(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Shutdown(t.Context(), &task.ShutdownRequest{}); err != nil || stopped(s) {
+	if _, err := s.Shutdown(t.Context(), &api.ShutdownRequest{}); err != nil || stopped(s) {
 		t.Errorf("shutdown while a container is being created: %v, stopped %v", err, stopped(s))
 	}
 	s.settle("c1", e, nil)
 	for range 2 {
-		if _, err := s.Shutdown(t.Context(), &task.ShutdownRequest{}); err != nil || !stopped(s) {
+		if _, err := s.Shutdown(t.Context(), &api.ShutdownRequest{}); err != nil || !stopped(s) {
 			t.Errorf("shutdown: %v, stopped %v", err, stopped(s))
 		}
 	}
@@ -63,7 +64,7 @@ func TestShutdownIsRememberedWhileTheLastContainerGoes(t *testing.T) {
 			if undone != 1 {
 				t.Errorf("the create was undone %d times", undone)
 			}
-			if _, err := s.Shutdown(t.Context(), &task.ShutdownRequest{}); err != nil || stopped(s) {
+			if _, err := s.Shutdown(t.Context(), &api.ShutdownRequest{}); err != nil || stopped(s) {
 				t.Errorf("shutdown while the container goes: %v, stopped %v", err, stopped(s))
 			}
 			then.do(s, e)
@@ -85,16 +86,16 @@ func (s *Service) mustReserve(t *testing.T, id string) {
 // removal sent its container to a shim that was about to end.
 func TestEndingShimTakesNoMoreContainers(t *testing.T) {
 	s := newTestService(t)
-	if _, err := s.Connect(t.Context(), &task.ConnectRequest{}); err != nil {
+	if _, err := s.Connect(t.Context(), &api.ConnectRequest{}); err != nil {
 		t.Errorf("connect: %v", err)
 	}
-	if _, err := s.Shutdown(t.Context(), &task.ShutdownRequest{}); err != nil {
+	if _, err := s.Shutdown(t.Context(), &api.ShutdownRequest{}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Connect(t.Context(), &task.ConnectRequest{}); !errors.Is(err, errdefs.ErrUnavailable) {
+	if _, err := s.Connect(t.Context(), &api.ConnectRequest{}); !errors.Is(err, errdefs.ErrUnavailable) {
 		t.Errorf("connect to the ending shim: %v", err)
 	}
-	if _, err := s.Create(t.Context(), &task.CreateTaskRequest{ID: "c1", Bundle: t.TempDir()}); !errors.Is(err, errdefs.ErrUnavailable) {
+	if _, err := s.Create(t.Context(), &api.CreateTaskRequest{ID: "c1", Bundle: t.TempDir()}); !errors.Is(err, errdefs.ErrUnavailable) {
 		t.Errorf("create in the ending shim: %v", err)
 	}
 }

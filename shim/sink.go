@@ -5,17 +5,18 @@ import (
 	"net"
 	"time"
 
-	eventsapi "github.com/containerd/containerd/api/services/ttrpc/events/v1"
-	"github.com/containerd/containerd/api/types"
 	"github.com/containerd/ttrpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"holdfast/internal/api"
 )
 
 const (
-	namespaceKey = "containerd-namespace-ttrpc" // metadata of every call (contract 3.1)
-	dialLimit    = 5 * time.Second
-	forwardLimit = 5 * time.Second // of one attempt, as containerd's own shim has it
+	namespaceKey  = "containerd-namespace-ttrpc" // metadata of every call (contract 3.1)
+	eventsService = "containerd.services.events.ttrpc.v1.Events"
+	dialLimit     = 5 * time.Second
+	forwardLimit  = 5 * time.Second // of one attempt, as containerd's own shim has it
 )
 
 // sink is the connection to the manager's events service. It belongs to the sender of an EventLog.
@@ -52,7 +53,7 @@ func (s *sink) connect() (returned bool, err error) {
 
 // forward hands over e. After an error that the manager did not give itself the connection is
 // closed.
-func (s *sink) forward(e *types.Envelope) error {
+func (s *sink) forward(e *api.Envelope) error {
 	ctx, cancel := context.WithTimeout(context.Background(), forwardLimit)
 	defer cancel()
 	// A peer that does not read leaves the client stuck in write(2), where it does not look at
@@ -61,7 +62,7 @@ func (s *sink) forward(e *types.Envelope) error {
 	stop := context.AfterFunc(ctx, func() { _ = client.Close() })
 	defer stop()
 	ctx = ttrpc.WithMetadata(ctx, ttrpc.MD{namespaceKey: []string{s.namespace}})
-	_, err := eventsapi.NewTTRPCEventsClient(client).Forward(ctx, &eventsapi.ForwardRequest{Envelope: e})
+	err := client.Call(ctx, eventsService, "Forward", &api.ForwardRequest{Envelope: e}, new(api.Empty))
 	if err != nil && !answered(err) {
 		s.close()
 		s.away = true

@@ -10,32 +10,13 @@ import (
 	"testing"
 	"unicode/utf8"
 
-	_ "github.com/containerd/cgroups/v3/cgroup1/stats"
-	_ "github.com/containerd/cgroups/v3/cgroup2/stats"
-	_ "github.com/containerd/containerd/api/events"
-	_ "github.com/containerd/containerd/api/runtime/bootstrap/v1"
-	_ "github.com/containerd/containerd/api/runtime/task/v3"
-	_ "github.com/containerd/containerd/api/services/ttrpc/events/v1"
-	_ "github.com/containerd/containerd/api/types/runc/options"
-	_ "github.com/containerd/containerd/api/types/runtimeoptions/v1"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
-	"google.golang.org/protobuf/reflect/protoregistry"
-	_ "google.golang.org/protobuf/types/known/emptypb"
 
 	"holdfast/internal/wire"
+	"holdfast/test/twin"
 )
-
-// library returns an empty message of the same name that has all that the library knows of it.
-func library(t testing.TB, m wire.Message) proto.Message {
-	t.Helper()
-	kind, err := protoregistry.GlobalTypes.FindMessageByName(protoreflect.FullName(m.MessageName()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return kind.New().Interface()
-}
 
 // fresh returns an empty message of the type of m.
 func fresh(m wire.Message) wire.Message {
@@ -96,7 +77,7 @@ func TestMessagesAreThoseOfTheLibrary(t *testing.T) {
 				ours := fresh(m)
 				fill(r, reflect.ValueOf(ours).Elem(), 1+i%4)
 				data := wire.Marshal(ours)
-				theirs := library(t, m)
+				theirs := twin.Empty(t, m)
 				if err := proto.Unmarshal(data, theirs); err != nil {
 					t.Fatalf("%+v: the library cannot read it: %v", ours, err)
 				}
@@ -134,7 +115,7 @@ func fieldNames(t reflect.Type) map[string]bool {
 func TestMessagesHaveAllFields(t *testing.T) {
 	for _, m := range messages {
 		ours := fieldNames(reflect.TypeOf(m).Elem())
-		for name := range fieldNames(reflect.TypeOf(library(t, m)).Elem()) {
+		for name := range fieldNames(reflect.TypeOf(twin.Empty(t, m)).Elem()) {
 			if !ours[name] {
 				t.Errorf("%s has no %s", m.MessageName(), name)
 			}
@@ -182,7 +163,7 @@ func FuzzRead(f *testing.F) {
 	f.Add(uint8(0), []byte{0x0a, 0x01, 0xff})       // no text
 	f.Fuzz(func(t *testing.T, which uint8, data []byte) {
 		m := messages[int(which)%len(messages)]
-		ours, theirs := fresh(m), library(t, m)
+		ours, theirs := fresh(m), twin.Empty(t, m)
 		err1, err2 := proto.Unmarshal(data, ours), proto.Unmarshal(data, theirs)
 		if (err1 == nil) != (err2 == nil) {
 			t.Fatalf("%s %x: we say %v, the library %v", m.MessageName(), data, err1, err2)
@@ -225,7 +206,7 @@ func TestTextIsAlwaysValid(t *testing.T) {
 			}
 		}
 		data := wire.Marshal(v.Addr().Interface().(wire.Message))
-		if err := proto.Unmarshal(data, library(t, m)); err != nil {
+		if err := proto.Unmarshal(data, twin.Empty(t, m)); err != nil {
 			t.Errorf("%s: %v", m.MessageName(), err)
 		}
 		for len(data) > 0 {

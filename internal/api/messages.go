@@ -1138,20 +1138,58 @@ func (m *Mount) GetOptions() []string {
 	return m.Options
 }
 
+// MountCapabilities is containerd.types.MountCapabilities.
+type MountCapabilities struct {
+	Types      []string
+	Transforms []string
+}
+
+func (*MountCapabilities) MessageName() string                  { return "containerd.types.MountCapabilities" }
+func (m *MountCapabilities) ProtoReflect() protoreflect.Message { return wire.Reflect(m) }
+func (m *MountCapabilities) Reset()                             { *m = MountCapabilities{} }
+func (m *MountCapabilities) Append(b []byte) []byte {
+	b = wire.AppendStrings(b, 1, m.Types)
+	b = wire.AppendStrings(b, 2, m.Transforms)
+	return b
+}
+func (m *MountCapabilities) Read(b []byte) error {
+	return wire.Read(b, func(f wire.Field) error {
+		switch f.Number {
+		case 1:
+			return f.Strings(&m.Types)
+		case 2:
+			return f.Strings(&m.Transforms)
+		}
+		return nil
+	})
+}
+func (m *MountCapabilities) GetTypes() []string {
+	if m == nil {
+		return nil
+	}
+	return m.Types
+}
+func (m *MountCapabilities) GetTransforms() []string {
+	if m == nil {
+		return nil
+	}
+	return m.Transforms
+}
+
 // Options is containerd.runc.v1.Options.
 type Options struct {
-	NoPivotRoot    bool
-	NoNewKeyring   bool
-	ShimCgroup     string
-	IoUid          uint32
-	IoGid          uint32
-	BinaryName     string
-	Root           string
-	SystemdCgroup  bool
-	CriuImagePath  string
-	CriuWorkPath   string
-	TaskApiAddress string
-	TaskApiVersion uint32
+	NoPivotRoot    bool   `json:"no_pivot_root,omitempty"`
+	NoNewKeyring   bool   `json:"no_new_keyring,omitempty"`
+	ShimCgroup     string `json:"shim_cgroup,omitempty"`
+	IoUid          uint32 `json:"io_uid,omitempty"`
+	IoGid          uint32 `json:"io_gid,omitempty"`
+	BinaryName     string `json:"binary_name,omitempty"`
+	Root           string `json:"root,omitempty"`
+	SystemdCgroup  bool   `json:"systemd_cgroup,omitempty"`
+	CriuImagePath  string `json:"criu_image_path,omitempty"`
+	CriuWorkPath   string `json:"criu_work_path,omitempty"`
+	TaskApiAddress string `json:"task_api_address,omitempty"`
+	TaskApiVersion uint32 `json:"task_api_version,omitempty"`
 }
 
 func (*Options) MessageName() string                  { return "containerd.runc.v1.Options" }

@@ -31,6 +31,7 @@ var messages = []wire.Message{
 	&api.ForwardRequest{},
 	&api.KillRequest{},
 	&api.Mount{},
+	&api.MountCapabilities{},
 	&api.Options{},
 	&api.PauseRequest{},
 	&api.PidsRequest{},

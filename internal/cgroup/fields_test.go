@@ -5,10 +5,12 @@ import (
 	"strings"
 	"testing"
 
-	stats1 "github.com/containerd/cgroups/v3/cgroup1/stats"
-	stats2 "github.com/containerd/cgroups/v3/cgroup2/stats"
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"holdfast/internal/api/stats1"
+	"holdfast/internal/api/stats2"
+	"holdfast/internal/wire"
+	"holdfast/test/twin"
 )
 
 // origin tells where the figure of a field comes from. The key is "" in a file that holds but one
@@ -237,7 +239,7 @@ func TestEveryFieldOfStatisticsIsFilled(t *testing.T) {
 		origins []origin
 		group   func(files map[string]string) *Group
 		differ  map[string]string // fields that are not what is in the file, but what follows from it
-		message proto.Message
+		message wire.Message
 	}{
 		{"version 1", tables1(), func(files map[string]string) *Group {
 			return &Group{v1: []*place{pretend(t, "cpu,cpuacct,memory,pids,blkio,hugetlb,rdma", files)}}
@@ -273,7 +275,7 @@ func TestEveryFieldOfStatisticsIsFilled(t *testing.T) {
 				want[field] = is
 			}
 			got := map[string]string{}
-			figuresOf(statsOf(t, row.group(files)).ProtoReflect(), "", got)
+			figuresOf(twin.Of(t, statsOf(t, row.group(files))).ProtoReflect(), "", got)
 			for field, is := range got {
 				if want[field] != is {
 					t.Errorf("%s is %s, want %s", field, is, want[field])

@@ -10,9 +10,10 @@ import (
 	"syscall"
 	"testing"
 
-	stats1 "github.com/containerd/cgroups/v3/cgroup1/stats"
-	stats2 "github.com/containerd/cgroups/v3/cgroup2/stats"
 	"github.com/containerd/errdefs"
+
+	"holdfast/internal/api/stats1"
+	"holdfast/internal/api/stats2"
 )
 
 const tens = "i=0; while [ $i -lt 10 ]; do sleep 1000 & i=$((i+1)); done; wait"

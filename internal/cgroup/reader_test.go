@@ -8,7 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	stats1 "github.com/containerd/cgroups/v3/cgroup1/stats"
+	"holdfast/internal/api/stats1"
 )
 
 // quick is what a call for statistics may take (demand A9.95). Machines that are emulated are some

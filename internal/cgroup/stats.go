@@ -5,9 +5,9 @@ import (
 	"strings"
 	"time"
 
-	stats1 "github.com/containerd/cgroups/v3/cgroup1/stats"
-	stats2 "github.com/containerd/cgroups/v3/cgroup2/stats"
-	"google.golang.org/protobuf/proto"
+	"holdfast/internal/api/stats1"
+	"holdfast/internal/api/stats2"
+	"holdfast/internal/wire"
 )
 
 // Stats returns what the kernel has counted for the group: Metrics of
@@ -23,7 +23,7 @@ import (
 //
 // Whoever asks again within keepFor finds the files still open, which makes it several times as
 // quick; they are closed keepFor after the last call.
-func (g *Group) Stats() (proto.Message, error) {
+func (g *Group) Stats() (wire.Message, error) {
 	if g == nil {
 		return nil, ErrGone
 	}
@@ -31,7 +31,7 @@ func (g *Group) Stats() (proto.Message, error) {
 	if err != nil {
 		return nil, err
 	}
-	var m proto.Message
+	var m wire.Message
 	if g.unified {
 		m, err = r.stats2()
 	} else {
@@ -43,7 +43,7 @@ func (g *Group) Stats() (proto.Message, error) {
 
 // Remains returns the statistics of a group that has gone, of which is known only how many OOM kills
 // there were.
-func (g *Group) Remains(oomKills uint64) proto.Message {
+func (g *Group) Remains(oomKills uint64) wire.Message {
 	if g.Unified() {
 		return &stats2.Metrics{
 			Pids: &stats2.PidsStat{}, CPU: &stats2.CPUStat{}, Memory: &stats2.MemoryStat{}, Io: &stats2.IOStat{},

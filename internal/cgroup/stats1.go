@@ -5,12 +5,12 @@ import (
 	"os"
 	"slices"
 
-	"github.com/containerd/cgroups/v3/cgroup1/stats"
-	"google.golang.org/protobuf/proto"
+	"holdfast/internal/api/stats1"
+	"holdfast/internal/wire"
 )
 
 // readers1 fill in what the controllers of version 1 know.
-var readers1 = map[string]func(*source, *stats.Metrics){
+var readers1 = map[string]func(*source, *stats1.Metrics){
 	"cpu":     (*source).cpu1,
 	"cpuacct": (*source).cpuacct1,
 	"memory":  (*source).memory1,
@@ -31,14 +31,14 @@ func (p *place) counts() bool {
 
 // noCPU is the CPU part of the message, which is always there, with both of its parts: clients follow
 // these pointers without a look.
-func noCPU() *stats.CPUStat {
-	return &stats.CPUStat{Usage: &stats.CPUUsage{}, Throttling: &stats.Throttle{}}
+func noCPU() *stats1.CPUStat {
+	return &stats1.CPUStat{Usage: &stats1.CPUUsage{}, Throttling: &stats1.Throttle{}}
 }
 
 // stats1 reads the statistics of a version 1 group.
-func (r *reader) stats1() (proto.Message, error) {
+func (r *reader) stats1() (wire.Message, error) {
 	for len(r.sources) > 0 {
-		m := &stats.Metrics{CPU: noCPU()}
+		m := &stats1.Metrics{CPU: noCPU()}
 		var buf []byte // one for all
 		gone := slices.IndexFunc(r.sources, func(s *source) bool {
 			if s.buf == nil {
@@ -59,7 +59,7 @@ func (r *reader) stats1() (proto.Message, error) {
 }
 
 // stats1 fills in what the controllers of one hierarchy know. It is false if the group has gone.
-func (s *source) stats1(m *stats.Metrics) bool {
+func (s *source) stats1(m *stats1.Metrics) bool {
 	for _, name := range s.controllers {
 		if read := readers1[name]; read != nil {
 			read(s, m)
@@ -68,14 +68,14 @@ func (s *source) stats1(m *stats.Metrics) bool {
 	return s.alive()
 }
 
-func (s *source) cpu1(m *stats.Metrics) {
+func (s *source) cpu1(m *stats1.Metrics) {
 	n := s.pairs("cpu.stat")
 	m.CPU.Throttling.Periods = n.of("nr_periods")
 	m.CPU.Throttling.ThrottledPeriods = n.of("nr_throttled")
 	m.CPU.Throttling.ThrottledTime = n.of("throttled_time")
 }
 
-func (s *source) cpuacct1(m *stats.Metrics) {
+func (s *source) cpuacct1(m *stats1.Metrics) {
 	n := s.pairs("cpuacct.stat")
 	m.CPU.Usage.User = n.of("user") * tick
 	m.CPU.Usage.Kernel = n.of("system") * tick
@@ -83,17 +83,17 @@ func (s *source) cpuacct1(m *stats.Metrics) {
 	m.CPU.Usage.PerCPU = parseNumbers(s.content("cpuacct.usage_percpu"))
 }
 
-func (s *source) pids1(m *stats.Metrics) {
-	m.Pids = &stats.PidsStat{Current: s.number("pids.current")}
+func (s *source) pids1(m *stats1.Metrics) {
+	m.Pids = &stats1.PidsStat{Current: s.number("pids.current")}
 	// Without a limit clients expect 0 here, unlike with version 2.
 	if limit := s.number("pids.max"); limit != math.MaxUint64 {
 		m.Pids.Limit = limit
 	}
 }
 
-func (s *source) memory1(m *stats.Metrics) {
+func (s *source) memory1(m *stats1.Metrics) {
 	n := s.pairs("memory.stat")
-	m.Memory = &stats.MemoryStat{
+	m.Memory = &stats1.MemoryStat{
 		Usage:     s.memoryEntry("memory."),
 		Swap:      s.memoryEntry("memory.memsw."),
 		Kernel:    s.memoryEntry("memory.kmem."),
@@ -135,7 +135,7 @@ func (s *source) memory1(m *stats.Metrics) {
 		TotalUnevictable:  n.of("total_unevictable"),
 	}
 	if n := s.pairs("memory.oom_control"); len(n) > 0 {
-		m.MemoryOomControl = &stats.MemoryOomControl{
+		m.MemoryOomControl = &stats1.MemoryOomControl{
 			OomKillDisable: n.of("oom_kill_disable"),
 			UnderOom:       n.of("under_oom"),
 			OomKill:        n.of("oom_kill"),
@@ -145,8 +145,8 @@ func (s *source) memory1(m *stats.Metrics) {
 
 // memoryEntry reads the four files of one kind of memory. All are 0 where the kernel does not
 // account for that kind.
-func (d *dir) memoryEntry(prefix string) *stats.MemoryEntry {
-	return &stats.MemoryEntry{
+func (d *dir) memoryEntry(prefix string) *stats1.MemoryEntry {
+	return &stats1.MemoryEntry{
 		Usage:   d.number(prefix + "usage_in_bytes"),
 		Max:     d.number(prefix + "max_usage_in_bytes"),
 		Limit:   d.number(prefix + "limit_in_bytes"),
@@ -154,9 +154,9 @@ func (d *dir) memoryEntry(prefix string) *stats.MemoryEntry {
 	}
 }
 
-func (s *source) hugetlb1(m *stats.Metrics) {
+func (s *source) hugetlb1(m *stats1.Metrics) {
 	for _, size := range s.sizes(".usage_in_bytes") {
-		m.Hugetlb = append(m.Hugetlb, &stats.HugetlbStat{
+		m.Hugetlb = append(m.Hugetlb, &stats1.HugetlbStat{
 			Pagesize: size,
 			Usage:    s.number("hugetlb." + size + ".usage_in_bytes"),
 			Max:      s.number("hugetlb." + size + ".max_usage_in_bytes"),
@@ -165,16 +165,16 @@ func (s *source) hugetlb1(m *stats.Metrics) {
 	}
 }
 
-func (s *source) rdma1(m *stats.Metrics) {
-	entries := func(name string) (all []*stats.RdmaEntry) {
+func (s *source) rdma1(m *stats1.Metrics) {
+	entries := func(name string) (all []*stats1.RdmaEntry) {
 		for _, e := range parseRdma(s.content(name)) {
-			all = append(all, &stats.RdmaEntry{
+			all = append(all, &stats1.RdmaEntry{
 				Device: e.device, HcaHandles: e.handles, HcaObjects: e.objects,
 			})
 		}
 		return all
 	}
-	m.Rdma = &stats.RdmaStat{Current: entries("rdma.current"), Limit: entries("rdma.max")}
+	m.Rdma = &stats1.RdmaStat{Current: entries("rdma.current"), Limit: entries("rdma.max")}
 }
 
 // blkioSources are the names, around the figure's, of the files that count I/O, depending on who
@@ -188,8 +188,8 @@ var blkioSources = []struct{ prefix, suffix string }{
 }
 
 // blkio1 takes the figures of the first source that has any.
-func (s *source) blkio1(m *stats.Metrics) {
-	m.Blkio = &stats.BlkIOStat{}
+func (s *source) blkio1(m *stats1.Metrics) {
+	m.Blkio = &stats1.BlkIOStat{}
 	for _, from := range blkioSources {
 		read := func(figure string) []blkioEntry {
 			return parseBlkio(s.content(from.prefix + figure + from.suffix))
@@ -199,7 +199,7 @@ func (s *source) blkio1(m *stats.Metrics) {
 			continue // every source counts these; so it has seen nothing, or does not exist
 		}
 		names := s.deviceNames(serviced)
-		m.Blkio = &stats.BlkIOStat{
+		m.Blkio = &stats1.BlkIOStat{
 			IoServicedRecursive:     blkio(serviced, names),
 			IoServiceBytesRecursive: blkio(read("io_service_bytes"), names),
 			IoQueuedRecursive:       blkio(read("io_queued"), names),
@@ -214,10 +214,10 @@ func (s *source) blkio1(m *stats.Metrics) {
 }
 
 // blkio makes the entries of a message.
-func blkio(entries []blkioEntry, names map[device]string) []*stats.BlkIOEntry {
-	var all []*stats.BlkIOEntry
+func blkio(entries []blkioEntry, names map[device]string) []*stats1.BlkIOEntry {
+	var all []*stats1.BlkIOEntry
 	for _, e := range entries {
-		all = append(all, &stats.BlkIOEntry{
+		all = append(all, &stats1.BlkIOEntry{
 			Op: e.op, Device: names[e.device], Major: e.major, Minor: e.minor, Value: e.value,
 		})
 	}

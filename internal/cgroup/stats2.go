@@ -1,24 +1,24 @@
 package cgroup
 
 import (
-	"github.com/containerd/cgroups/v3/cgroup2/stats"
-	"google.golang.org/protobuf/proto"
+	"holdfast/internal/api/stats2"
+	"holdfast/internal/wire"
 )
 
 // stats2 reads the statistics of a version 2 group. The parts are there even if their controller
 // is not, except MemoryEvents: clients have come to rely on that.
-func (r *reader) stats2() (proto.Message, error) {
+func (r *reader) stats2() (wire.Message, error) {
 	if len(r.sources) == 0 {
 		return nil, ErrGone
 	}
 	s := r.sources[0]
-	m := &stats.Metrics{
-		Pids:         &stats.PidsStat{Current: s.number("pids.current"), Limit: s.number("pids.max")},
+	m := &stats2.Metrics{
+		Pids:         &stats2.PidsStat{Current: s.number("pids.current"), Limit: s.number("pids.max")},
 		CPU:          s.cpu2(),
 		Memory:       s.memory2(),
 		MemoryEvents: s.memoryEvents(),
-		Io:           &stats.IOStat{Usage: s.io2(), PSI: s.pressure("io.pressure")},
-		Rdma:         &stats.RdmaStat{Current: s.rdma2("rdma.current"), Limit: s.rdma2("rdma.max")},
+		Io:           &stats2.IOStat{Usage: s.io2(), PSI: s.pressure("io.pressure")},
+		Rdma:         &stats2.RdmaStat{Current: s.rdma2("rdma.current"), Limit: s.rdma2("rdma.max")},
 		Hugetlb:      s.hugetlb2(),
 	}
 	if !s.alive() {
@@ -27,9 +27,9 @@ func (r *reader) stats2() (proto.Message, error) {
 	return m, nil
 }
 
-func (d *dir) cpu2() *stats.CPUStat {
+func (d *dir) cpu2() *stats2.CPUStat {
 	n := d.pairs("cpu.stat")
-	return &stats.CPUStat{
+	return &stats2.CPUStat{
 		UsageUsec:     n.of("usage_usec"),
 		UserUsec:      n.of("user_usec"),
 		SystemUsec:    n.of("system_usec"),
@@ -42,11 +42,11 @@ func (d *dir) cpu2() *stats.CPUStat {
 	}
 }
 
-func (d *dir) memory2() *stats.MemoryStat {
+func (d *dir) memory2() *stats2.MemoryStat {
 	n := d.pairs("memory.stat")
 	// Linux 5.9 split these two into anon and file; of each, one form is there.
 	split := func(key string) uint64 { return n.of(key) + n.of(key+"_anon") + n.of(key+"_file") }
-	return &stats.MemoryStat{
+	return &stats2.MemoryStat{
 		Usage:        d.number("memory.current"),
 		UsageLimit:   d.number("memory.max"),
 		MaxUsage:     d.number("memory.peak"),
@@ -91,12 +91,12 @@ func (d *dir) memory2() *stats.MemoryStat {
 }
 
 // memoryEvents is nil without a memory controller.
-func (d *dir) memoryEvents() *stats.MemoryEvents {
+func (d *dir) memoryEvents() *stats2.MemoryEvents {
 	n := d.pairs("memory.events")
 	if len(n) == 0 {
 		return nil
 	}
-	return &stats.MemoryEvents{
+	return &stats2.MemoryEvents{
 		Low:          n.of("low"),
 		High:         n.of("high"),
 		Max:          n.of("max"),
@@ -106,10 +106,10 @@ func (d *dir) memoryEvents() *stats.MemoryEvents {
 	}
 }
 
-func (d *dir) io2() []*stats.IOEntry {
-	var all []*stats.IOEntry
+func (d *dir) io2() []*stats2.IOEntry {
+	var all []*stats2.IOEntry
 	for _, e := range parseIO(d.content("io.stat")) {
-		all = append(all, &stats.IOEntry{
+		all = append(all, &stats2.IOEntry{
 			Major:  e.major,
 			Minor:  e.minor,
 			Rbytes: e.values["rbytes"],
@@ -121,20 +121,20 @@ func (d *dir) io2() []*stats.IOEntry {
 	return all
 }
 
-func (d *dir) rdma2(name string) []*stats.RdmaEntry {
-	var all []*stats.RdmaEntry
+func (d *dir) rdma2(name string) []*stats2.RdmaEntry {
+	var all []*stats2.RdmaEntry
 	for _, e := range parseRdma(d.content(name)) {
-		all = append(all, &stats.RdmaEntry{
+		all = append(all, &stats2.RdmaEntry{
 			Device: e.device, HcaHandles: e.handles, HcaObjects: e.objects,
 		})
 	}
 	return all
 }
 
-func (s *source) hugetlb2() []*stats.HugeTlbStat {
-	var all []*stats.HugeTlbStat
+func (s *source) hugetlb2() []*stats2.HugeTlbStat {
+	var all []*stats2.HugeTlbStat
 	for _, size := range s.sizes(".current") {
-		all = append(all, &stats.HugeTlbStat{
+		all = append(all, &stats2.HugeTlbStat{
 			Pagesize: size,
 			Current:  s.number("hugetlb." + size + ".current"),
 			Max:      s.number("hugetlb." + size + ".max"),
@@ -145,17 +145,17 @@ func (s *source) hugetlb2() []*stats.HugeTlbStat {
 }
 
 // pressure is nil if the kernel does not measure it: the file is missing or cannot be read.
-func (d *dir) pressure(name string) *stats.PSIStats {
+func (d *dir) pressure(name string) *stats2.PSIStats {
 	lines := parsePressure(d.content(name))
 	if len(lines) == 0 {
 		return nil
 	}
-	message := func(kind string) *stats.PSIData {
+	message := func(kind string) *stats2.PSIData {
 		p, ok := lines[kind]
 		if !ok {
 			return nil
 		}
-		return &stats.PSIData{Avg10: p.avg10, Avg60: p.avg60, Avg300: p.avg300, Total: p.total}
+		return &stats2.PSIData{Avg10: p.avg10, Avg60: p.avg60, Avg300: p.avg300, Total: p.total}
 	}
-	return &stats.PSIStats{Some: message("some"), Full: message("full")}
+	return &stats2.PSIStats{Some: message("some"), Full: message("full")}
 }

@@ -8,13 +8,13 @@ import (
 	"strings"
 	"testing"
 
-	stats1 "github.com/containerd/cgroups/v3/cgroup1/stats"
-	stats2 "github.com/containerd/cgroups/v3/cgroup2/stats"
 	"github.com/containerd/errdefs"
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
-	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/testing/protocmp"
+
+	"holdfast/internal/api/stats1"
+	"holdfast/internal/api/stats2"
+	"holdfast/internal/wire"
 )
 
 // pretend makes a place of a directory with the given files. It is not in cgroupfs, but nothing
@@ -41,7 +41,7 @@ func pretend(t *testing.T, controllers string, files map[string]string) *place {
 	return p
 }
 
-func statsOf(t *testing.T, g *Group) proto.Message {
+func statsOf(t *testing.T, g *Group) wire.Message {
 	t.Helper()
 	m, err := g.Stats()
 	if err != nil {
@@ -91,7 +91,7 @@ func TestStatsOfVersion2AreComplete(t *testing.T) {
 		},
 		Hugetlb: []*stats2.HugeTlbStat{{Pagesize: "2MB", Current: 2097152, Max: math.MaxUint64, Failcnt: 3}},
 	}
-	if diff := cmp.Diff(proto.Message(want), statsOf(t, g), protocmp.Transform()); diff != "" {
+	if diff := cmp.Diff(wire.Message(want), statsOf(t, g)); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
@@ -150,7 +150,7 @@ func TestStatsOfVersion1AreComplete(t *testing.T) {
 			{Device: "mlx4_0", HcaHandles: 2, HcaObjects: 2000}, {Device: "ocrdma1", HcaHandles: 3, HcaObjects: math.MaxUint32},
 		}},
 	}
-	if diff := cmp.Diff(proto.Message(want), statsOf(t, g), protocmp.Transform()); diff != "" {
+	if diff := cmp.Diff(wire.Message(want), statsOf(t, g)); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 }

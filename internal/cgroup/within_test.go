@@ -12,8 +12,8 @@ import (
 	"syscall"
 	"testing"
 
-	stats1 "github.com/containerd/cgroups/v3/cgroup1/stats"
-	stats2 "github.com/containerd/cgroups/v3/cgroup2/stats"
+	"holdfast/internal/api/stats1"
+	"holdfast/internal/api/stats2"
 )
 
 // nobody is a user without any privilege.

@@ -48,7 +48,9 @@ func Read(b []byte, field func(Field) error) error {
 	return nil
 }
 
-func malformed(code int) error { return fmt.Errorf("malformed message: %w", protowire.ParseError(code)) }
+func malformed(code int) error {
+	return fmt.Errorf("malformed message: %w", protowire.ParseError(code))
+}
 
 var errText = errors.New("malformed message: a string is not valid UTF-8")
 

@@ -36,7 +36,7 @@ func run() error {
 	}
 	list.WriteString("\t\"holdfast/internal/wire\"\n)\n\n// messages are one of each.\nvar messages = []wire.Message{\n")
 	for _, p := range packages {
-		g := &generator{messages: map[string]reflect.Type{}, enums: map[string]protoreflect.EnumDescriptor{}, getters: p.getters}
+		g := &generator{messages: map[string]reflect.Type{}, enums: map[string]protoreflect.EnumDescriptor{}}
 		source, err := g.generate(p)
 		if err != nil {
 			return err
@@ -63,7 +63,6 @@ type target struct {
 	dir      string // from that of package api
 	name     string
 	messages []proto.Message // with all those that are in them
-	getters  bool
 }
 
 // field is a field of a message.
@@ -73,6 +72,7 @@ type field struct {
 	number string
 	append string // the function of package wire that appends it, and
 	read   string // what reads it, a verb for fmt of whose arguments the first is where to
+	json   string // its name there, if package api has it in JSON
 	zero   string // the value that its getter has for a nil message
 }
 
@@ -80,7 +80,6 @@ type field struct {
 type generator struct {
 	messages map[string]reflect.Type // struct types by their Go name here
 	enums    map[string]protoreflect.EnumDescriptor
-	getters  bool
 }
 
 // generate returns the source of a package.
@@ -217,11 +216,14 @@ func (g *generator) writeMessage(w *bytes.Buffer, name string, t reflect.Type) e
 		if err != nil {
 			return fmt.Errorf("%s: %w", full, err)
 		}
+		if inJSON[t] {
+			d.json = fmt.Sprintf(" `json:%q`", f.Tag.Get("json"))
+		}
 		fields = append(fields, d)
 	}
 	fmt.Fprintf(w, "\n// %s is %s.\ntype %s struct {\n", name, full, name)
 	for _, f := range fields {
-		fmt.Fprintf(w, "\t%s %s\n", f.name, f.goType)
+		fmt.Fprintf(w, "\t%s %s%s\n", f.name, f.goType, f.json)
 	}
 	fmt.Fprintf(w, "}\n\nfunc (*%[1]s) MessageName() string { return %[2]q }\n"+
 		"func (m *%[1]s) ProtoReflect() protoreflect.Message { return wire.Reflect(m) }\n"+
@@ -250,9 +252,6 @@ func (g *generator) writeMessage(w *bytes.Buffer, name string, t reflect.Type) e
 	}
 	w.WriteString("\t\t}\n\t\treturn nil\n\t})\n}\n")
 	for _, f := range fields {
-		if !g.getters {
-			break
-		}
 		writeGetter(w, name, f)
 	}
 	return nil

@@ -18,7 +18,7 @@ import (
 
 // packages are what is generated.
 var packages = []target{
-	{dir: ".", name: "api", getters: true, messages: []proto.Message{
+	{dir: ".", name: "api", messages: []proto.Message{
 		&task.CreateTaskRequest{}, &task.CreateTaskResponse{}, &task.DeleteRequest{}, &task.DeleteResponse{},
 		&task.ExecProcessRequest{}, &task.ExecProcessResponse{}, &task.ResizePtyRequest{}, &task.StateRequest{},
 		&task.StateResponse{}, &task.KillRequest{}, &task.CloseIORequest{}, &task.PidsRequest{},
@@ -31,12 +31,15 @@ var packages = []target{
 		&events.TaskExecAdded{}, &events.TaskExecStarted{}, &events.TaskPaused{}, &events.TaskResumed{},
 		&events.TaskCheckpointed{}, &eventsapi.ForwardRequest{},
 
-		&bootstrap.BootstrapParams{}, &bootstrap.BootstrapResult{}, &types.RuntimeRequest{}, &types.RuntimeInfo{},
+		&bootstrap.BootstrapParams{}, &bootstrap.BootstrapResult{}, &types.RuntimeRequest{}, &types.RuntimeInfo{}, &types.MountCapabilities{},
 		&options.Options{}, &options.CheckpointOptions{}, &options.ProcessDetails{}, &runtimeoptions.Options{},
 	}},
 	{dir: "stats1", name: "stats1", messages: []proto.Message{&stats1.Metrics{}}},
 	{dir: "stats2", name: "stats2", messages: []proto.Message{&stats2.Metrics{}}},
 }
+
+// inJSON are the messages that a bundle keeps as JSON.
+var inJSON = map[reflect.Type]bool{reflect.TypeFor[options.Options](): true}
 
 // renamed are the names of what would have the same one.
 var renamed = map[reflect.Type]string{

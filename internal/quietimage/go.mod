@@ -1,3 +1,0 @@
-module github.com/opencontainers/image-spec
-
-go 1.26
