@@ -118,12 +118,10 @@ func goName(t reflect.Type) string { return cmp.Or(renamed[t], t.Name()) }
 // add collects a struct type and those in its fields.
 func (g *generator) add(t reflect.Type) error {
 	name := goName(t)
-	switch other := g.messages[name]; other {
-	case t:
+	if other := g.messages[name]; other == t {
 		return nil
-	default:
+	} else if other != nil {
 		return fmt.Errorf("%s and %s have the same name; rename one", other, t)
-	case nil:
 	}
 	g.messages[name] = t
 	for f := range fieldsOf(t) {
