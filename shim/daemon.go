@@ -48,7 +48,7 @@ func serve(ctx context.Context, p DaemonParams) error {
 	steps := new(recorder.Recorder)
 	service := NewService(p.Namespace, events, log, steps)
 	service.Inhabit(p.Bundle)
-	server, err := newServer(service, log)
+	server, err := newServer(service, events, log)
 	if err != nil {
 		return errors.Join(err, p.RemoveSocket())
 	}
@@ -62,9 +62,9 @@ func serve(ctx context.Context, p DaemonParams) error {
 	return errors.Join(err, logFile.Close())
 }
 
-func newServer(service *Service, log *slog.Logger) (*ttrpc.Server, error) {
+func newServer(service *Service, events *EventLog, log *slog.Logger) (*ttrpc.Server, error) {
 	server, err := ttrpc.NewServer(
-		ttrpc.WithServerHandshaker(greeter{service: service}),
+		ttrpc.WithServerHandshaker(greeter{service: service, visited: events.Visited}),
 		ttrpc.WithUnaryServerInterceptor(edge(log, service.steps)),
 	)
 	if err != nil {

@@ -38,6 +38,8 @@ const (
 	// dockerd does not ask what it has missed: an exit that was sent 8 ms too early left its
 	// container "Up" for ever (managers.md, surprise 2).
 	returnTime = 2 * time.Second
+	// seekTime is how long a manager that has connected to us may take to serve events.
+	seekTime = time.Minute
 )
 
 // EventLog holds the events of all containers of the shim until the manager has taken them. There
@@ -54,12 +56,15 @@ type EventLog struct {
 	namespace string
 	log       *slog.Logger
 	wake      chan struct{} // holds a token when there may be something to do
+	visits    chan struct{} // holds a token when somebody has connected to the shim
 	hurry     chan struct{} // holds a token when Close has begun: no time to pause
 	quit      chan struct{} // closed by Close when its time is up
 	done      chan struct{} // closed by the sender
 
-	since  time.Time // nothing has been handed over since then; of the sender alone, as is the next
+	// What follows is of the sender alone.
+	since  time.Time // nothing has been handed over since then
 	warned bool      // that has been said
+	seek   time.Time // until then it looks for a manager that is away, though nothing waits
 
 	mu      sync.Mutex // guards what follows
 	queue   []*api.Envelope
@@ -76,7 +81,7 @@ func NewEventLog(address, namespace string, log *slog.Logger) *EventLog {
 func newEventLog(address, namespace string, log *slog.Logger, hold time.Duration) *EventLog {
 	l := &EventLog{
 		address: strings.TrimPrefix(address, "unix://"), namespace: namespace, log: log, hold: hold,
-		wake: make(chan struct{}, 1), hurry: make(chan struct{}, 1), quit: make(chan struct{}),
+		wake: make(chan struct{}, 1), visits: make(chan struct{}, 1), hurry: make(chan struct{}, 1), quit: make(chan struct{}),
 		done: make(chan struct{}),
 	}
 	if l.address == "" {
@@ -179,8 +184,8 @@ func (l *EventLog) send() {
 		switch {
 		case last:
 			return
-		case e == nil && !to.away:
-			more = l.idle(to.lost)
+		case e == nil && !(to.away && time.Now().Before(l.seek)):
+			more = l.idle(&to)
 		default:
 			err := l.attempt(&to, e)
 			if err == nil {
@@ -196,6 +201,16 @@ func (l *EventLog) send() {
 				pause = firstPause
 			}
 		}
+	}
+}
+
+// Visited says that somebody has connected to the shim. It may be a manager that has returned: they
+// look for their shims before they serve events, so that the sender, which does nothing while the
+// manager is away and no event waits, looks for it for some time.
+func (l *EventLog) Visited() {
+	select {
+	case l.visits <- struct{}{}:
+	default:
 	}
 }
 
@@ -234,13 +249,17 @@ func (l *EventLog) attempt(to *sink, e *api.Envelope) error {
 	return err
 }
 
-// idle waits for an event or the loss of the connection, and returns false when the time of Close
-// is up.
-func (l *EventLog) idle(lost <-chan struct{}) bool {
+// idle waits for an event, for the loss of the connection, or for somebody who may be the manager, and
+// returns false when the time of Close is up.
+func (l *EventLog) idle(to *sink) bool {
 	select {
 	case <-l.wake:
 		return true
-	case <-lost:
+	case <-to.lost:
+		to.lose()
+		return true
+	case <-l.visits:
+		l.seek = time.Now().Add(seekTime)
 		return true
 	case <-l.quit:
 		return false

@@ -12,6 +12,7 @@ import (
 // connected: a manager keeps its connection for as long as it lives.
 type greeter struct {
 	service *Service
+	visited func()
 }
 
 // Handshake implements ttrpc.Handshaker.
@@ -21,6 +22,7 @@ func (g greeter) Handshake(ctx context.Context, conn net.Conn) (net.Conn, any, e
 		return nil, nil, err
 	}
 	g.service.arrive()
+	g.visited()
 	return &visit{Conn: admitted, leave: sync.OnceFunc(g.service.depart)}, credentials, nil
 }
 

@@ -32,8 +32,7 @@ type sink struct {
 func (s *sink) connect() (returned bool, err error) {
 	select {
 	case <-s.lost: // never, if nil
-		s.close()
-		s.away = true
+		s.lose()
 	default:
 	}
 	if s.client != nil {
@@ -64,8 +63,7 @@ func (s *sink) forward(e *api.Envelope) error {
 	ctx = ttrpc.WithMetadata(ctx, ttrpc.MD{namespaceKey: []string{s.namespace}})
 	err := client.Call(ctx, eventsService, "Forward", &api.ForwardRequest{Envelope: e}, new(api.Empty))
 	if err != nil && !answered(err) {
-		s.close()
-		s.away = true
+		s.lose()
 	}
 	return err
 }
@@ -74,6 +72,12 @@ func (s *sink) forward(e *api.Envelope) error {
 func answered(err error) bool {
 	_, ok := status.FromError(err)
 	return ok && status.Code(err) != codes.DeadlineExceeded
+}
+
+// lose closes a connection that is of no use any more: the manager is away.
+func (s *sink) lose() {
+	s.close()
+	s.away = true
 }
 
 func (s *sink) close() {

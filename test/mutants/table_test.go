@@ -104,6 +104,13 @@ var mutants = []mutant{
 		new:    "",
 	},
 	{
+		breaks: "the sender of events rests when the manager has gone",
+		file:   "shim/eventlog.go",
+		tests:  "TestSenderRestsWhileTheManagerIsAway",
+		old:    "\t\tto.lose()\n\t\treturn true",
+		new:    "\t\treturn true",
+	},
+	{
 		breaks: "a pause waits for execs that are being started",
 		file:   "process/init.go",
 		tests:  "TestPauseAndExecsThatStart",
