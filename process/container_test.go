@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -148,30 +149,33 @@ func TestExitWaitsForStart(t *testing.T) {
 }
 
 func TestInitExitWaitsForExecs(t *testing.T) {
-	f := mustStart(t)
-	for _, id := range []string{"e1", "e2"} {
-		f.addExec(t, id)
-		if _, err := f.Start(t.Context(), id); err != nil {
-			t.Fatal(err)
+	synctest.Test(t, func(t *testing.T) {
+		f := mustStart(t)
+		for _, id := range []string{"e1", "e2"} {
+			f.addExec(t, id)
+			if _, err := f.Start(t.Context(), id); err != nil {
+				t.Fatal(err)
+			}
 		}
-	}
-	f.runtime.die("", 1)
-	eventually(t, "gate closed", f.gate.closed)
-	f.addExec(t, "late") // may be added while the exit is held back (contract 17)
-	if _, err := f.Start(t.Context(), "late"); !errors.Is(err, errdefs.ErrFailedPrecondition) {
-		t.Errorf("start of an exec after init's exit: %v", err)
-	}
-	f.runtime.die("e1", 0)
-	f.must(t, "e1")
-	select {
-	case <-f.init.done:
-		t.Error("init's exit did not wait for e2")
-	default:
-	}
-	f.runtime.die("e2", 0)
-	f.must(t, "")
-	f.must(t, "late")
-	order.Verify(t, f.history(t), order.EndsInMiddle)
+		f.runtime.die("", 1)
+		synctest.Wait()
+		f.addExec(t, "late") // may be added while the exit is held back (contract 17)
+		if _, err := f.Start(t.Context(), "late"); !errors.Is(err, errdefs.ErrFailedPrecondition) {
+			t.Errorf("start of an exec after init's exit: %v", err)
+		}
+		f.runtime.die("e1", 0)
+		f.must(t, "e1")
+		synctest.Wait() // until the life of init has come as far as it can
+		select {
+		case <-f.init.done:
+			t.Error("init's exit did not wait for e2")
+		default:
+		}
+		f.runtime.die("e2", 0)
+		f.must(t, "")
+		f.must(t, "late")
+		order.Verify(t, f.history(t), order.EndsInMiddle)
+	})
 }
 
 func TestExecThatIsBornAfterInitsDeathIsKilled(t *testing.T) {
