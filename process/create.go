@@ -11,6 +11,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"holdfast/internal/api"
+	"holdfast/internal/bundle"
 	"holdfast/internal/cgroup"
 	"holdfast/internal/mount"
 	"holdfast/internal/reaper"
@@ -151,9 +152,7 @@ func (c *Container) createInit(ctx context.Context, io *stdio.IO, undo *undoList
 		NoPivot: c.cfg.NoPivot, NoNewKeyring: c.cfg.NoNewKeyring,
 	})
 	if err != nil {
-		if failure := (*runc.Error)(nil); errors.As(err, &failure) && failure.Unfinished() {
-			undo.add(func() error { return c.removeGroups(ctx) })
-		}
+		undo.add(func() error { return c.removeGroups(ctx, err) })
 		return err
 	}
 	undo.add(func() error {
@@ -175,12 +174,15 @@ func (c *Container) createInit(ctx context.Context, io *stdio.IO, undo *undoList
 	return nil
 }
 
-// removeGroups removes the control groups that a killed runtime has made and noted nowhere. In them may
-// be a process that ends because the runtime has.
-func (c *Container) removeGroups(ctx context.Context) error {
+// removeGroups removes the control groups that a runtime has made and noted nowhere, if the error that it
+// has ended with says that it was killed. In them may be a process that ends because the runtime has.
+func (c *Container) removeGroups(ctx context.Context, ended error) error {
+	if failure := (*runc.Error)(nil); !errors.As(ended, &failure) || !failure.Unfinished() {
+		return nil
+	}
 	limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), groupLimit)
 	defer cancel()
-	return cgroup.Remove(limited, c.spec.CgroupsPath)
+	return cgroup.Remove(limited, c.spec.CgroupsPath, func() []int { return bundle.Neighbours(c.cfg.Bundle) })
 }
 
 func streamsOf(io *stdio.IO) runc.Streams {

@@ -80,6 +80,9 @@ func (c *Container) restore(ctx context.Context) error {
 		Image: c.cfg.Checkpoint, Work: work,
 	})
 	if err != nil {
+		if left := c.removeGroups(ctx, err); left != nil {
+			c.cfg.Log.Error("something is left of a failed restore", "task", c.cfg.ID, "err", left)
+		}
 		return err
 	}
 	if err := connect(io, console); err != nil {

@@ -57,7 +57,7 @@ type RestoreConfig struct {
 func (r *Runtime) Create(ctx context.Context, cfg CreateConfig) (*reaper.Child, *os.File, error) {
 	return r.bear(ctx, birth{
 		verb:    "create",
-		pidFile: filepath.Join(r.Bundle, initPidFile),
+		pidFile: filepath.Join(r.Bundle, bundle.InitFile),
 		streams: cfg.Streams,
 		console: cfg.Console,
 		args: func(pidFile, socket string) []string {
@@ -109,7 +109,7 @@ func (r *Runtime) Restore(ctx context.Context, cfg RestoreConfig) (*reaper.Child
 	}
 	child, master, err := r.bear(ctx, birth{
 		verb:    "restore",
-		pidFile: filepath.Join(r.Bundle, initPidFile),
+		pidFile: filepath.Join(r.Bundle, bundle.InitFile),
 		streams: cfg.Streams,
 		console: cfg.Console,
 		args: func(pidFile, socket string) []string {
@@ -124,9 +124,6 @@ func (r *Runtime) Restore(ctx context.Context, cfg RestoreConfig) (*reaper.Child
 	})
 	return child, master, r.explain(err, work, "restore.log")
 }
-
-// initPidFile is also read by the delete action, and by that of a stock shim (contract 1.8).
-const initPidFile = "init.pid"
 
 // undoLimit bounds the deletion of a container whose creation failed.
 const undoLimit = 30 * time.Second

@@ -8,12 +8,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
 	"holdfast/internal/api"
+	"holdfast/internal/bundle"
 	"holdfast/internal/cgroup"
 	"holdfast/internal/mount"
 	"holdfast/internal/reaper"
@@ -32,7 +31,7 @@ const (
 )
 
 const (
-	pidFile = "init.pid"
+	pidFile = bundle.InitFile
 	rootfs  = "rootfs"
 	// killedStatus is the exit status that is reported of a container whose end nobody saw.
 	killedStatus = 128 + 9
@@ -174,24 +173,17 @@ func readExit(bundle string) (*process.ExitRecord, error) {
 }
 
 // initPid returns the pid of the container's init process, or 0 if it is not known.
-func (c container) initPid() int {
-	data, err := readInBundle(filepath.Join(c.bundle, pidFile), maxFile)
-	if err != nil {
-		return 0
-	}
-	pid, err := strconv.ParseInt(strings.TrimSpace(string(data)), 10, 32)
-	if err != nil || pid < 0 {
-		return 0
-	}
-	return int(pid)
-}
+func (c container) initPid() int { return bundle.InitPid(c.bundle) }
+
+// neighbours returns the pids of the init processes of other containers.
+func (c container) neighbours() []int { return bundle.Neighbours(c.bundle) }
 
 // end kills the container's processes and removes its state from the runtime, within the time that
 // the runtime has. It is no error if there is nothing of either.
 func (c container) end(ctx context.Context) error {
 	o, note := LoadOptions(c.bundle)
 	rt := newRuntime(o, c.namespace, c.id, c.bundle)
-	init := c.proveCgroup(c.initPid())
+	init := c.prove(c.initPid())
 	ended := exists(filepath.Join(c.bundle, process.ExitFile))
 	if init == nil && isRunc(rt.Binary) && !exists(filepath.Join(rt.Root, c.id)) {
 		// runc keeps its state there, and would only say that it knows no such container. This is
@@ -202,7 +194,7 @@ func (c container) end(ctx context.Context) error {
 		return errors.Join(note, c.removeGroups(ctx))
 	}
 	// First, since a runtime whose processes do not die uses up all the time that there is.
-	left, killErr := killLeft(init)
+	left, killErr := init.kill(c.neighbours)
 	limited, cancel := context.WithTimeout(ctx, runtimeLimit)
 	defer cancel()
 	err := rt.Delete(limited, true)
@@ -227,7 +219,7 @@ func (c container) removeGroups(ctx context.Context) error {
 	}
 	limited, cancel := context.WithTimeout(ctx, groupLimit)
 	defer cancel()
-	if err := cgroup.Remove(limited, spec.CgroupsPath); err != nil {
+	if err := cgroup.Remove(limited, spec.CgroupsPath, c.neighbours); err != nil {
 		return fmt.Errorf("cannot remove what is left of container %s: %w", c.id, err)
 	}
 	return nil

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -15,10 +16,16 @@ import (
 	"holdfast/runc"
 )
 
-// proveCgroup returns the cgroup of the process pid, if it certainly is the container's: the
-// process is alive, and in each hierarchy it is in the cgroup that the spec asks for. A pid file
-// may be old and its pid somebody else's by now. It returns nil if there is no proof.
-func (c container) proveCgroup(pid int) *cgroup.Group {
+// survivor is an init process that its shim has left, and its control group.
+type survivor struct {
+	proc.Process
+	group *cgroup.Group
+}
+
+// prove returns the process pid, if it certainly is the container's: the process is alive, and in each
+// hierarchy it is in the cgroup that the spec asks for. A pid file may be old and its pid somebody else's
+// by now. It returns nil if there is no proof.
+func (c container) prove(pid int) *survivor {
 	if pid <= 0 {
 		return nil
 	}
@@ -27,8 +34,9 @@ func (c container) proveCgroup(pid int) *cgroup.Group {
 		return nil
 	}
 	defer unix.Close(process) //nolint:errcheck // nothing was written
+	who, ok := proc.Read(pid)
 	spec, err := runc.ReadSpec(c.bundle)
-	if err != nil {
+	if err != nil || !ok {
 		return nil
 	}
 	group, err := cgroup.Of(pid)
@@ -43,7 +51,7 @@ func (c container) proveCgroup(pid int) *cgroup.Group {
 	if unix.PidfdSendSignal(process, 0, nil, 0) != nil {
 		return nil
 	}
-	return group
+	return &survivor{who, group}
 }
 
 // cgroupName returns the tail of the path of a container's cgroup in each hierarchy. The spec has
@@ -92,17 +100,22 @@ func isInside(lines, name string) bool {
 	return controllers > 0 || unified
 }
 
-// killLeft kills what still lives in the cgroup of a container, and tells whether there was
-// something. The group may be nil.
-func killLeft(group *cgroup.Group) (left bool, err error) {
-	if group == nil {
+// kill kills what still lives in the cgroup of a container, and tells whether there was something. Where
+// containers share a cgroup, one of the others living there, it kills the init process alone. The survivor
+// may be nil.
+func (s *survivor) kill(others func() []int) (left bool, err error) {
+	if s == nil {
 		return false, nil
 	}
-	pids, err := group.Pids()
+	pids, err := s.group.Pids()
 	if isNoGroup(err) || err == nil && len(pids) == 0 {
 		return false, nil
 	}
-	if err := group.Signal(syscall.SIGKILL); err != nil && !isNoGroup(err) {
+	strike := s.group.Signal
+	if slices.ContainsFunc(others(), func(pid int) bool { return slices.Contains(pids, pid) }) {
+		pids, strike = []int{s.Pid}, s.Signal
+	}
+	if err := strike(syscall.SIGKILL); err != nil && !isNoGroup(err) && !errors.Is(err, os.ErrProcessDone) {
 		return true, fmt.Errorf("cannot kill what is left of the container: %s: %w", proc.Describe(stubborn(pids)), err)
 	}
 	return true, nil

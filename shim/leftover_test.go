@@ -53,6 +53,41 @@ func TestLeftProcessesAreKilledWithProof(t *testing.T) {
 	}
 }
 
+// Containers may share their cgroup. The end of one of them is not that of another one that lives there.
+func TestNeighbourInTheSameCgroupLivesOn(t *testing.T) {
+	m := newManager(t, "2.4")
+	group := fmt.Sprintf("/holdfast-left-%d-shared", os.Getpid())
+	makeCgroups(t, group)
+	var inits []*exec.Cmd
+	var died []chan error
+	for _, id := range []string{"c1", "c2"} {
+		bundle := m.bundle(id, nil)
+		m.spec(id, group, nil)
+		init := exec.Command("sleep", "60")
+		if err := init.Start(); err != nil {
+			t.Fatal(err)
+		}
+		dead := make(chan error, 1)
+		go func() { dead <- init.Wait() }()
+		inits, died = append(inits, init), append(died, dead)
+		enterCgroups(t, group, init.Process.Pid)
+		writeText(t, filepath.Join(bundle, "init.pid"), strconv.Itoa(init.Process.Pid))
+	}
+	o, _ := noted(t, "exit 0")
+	m.save("c1", o)
+	if _, complaint := m.mustDelete("c1"); complaint != "" {
+		t.Errorf("complained %q", complaint)
+	}
+	if err := <-died[0]; err == nil {
+		t.Error("the container's process has ended by itself")
+	}
+	if err := unix.Kill(inits[1].Process.Pid, 0); err != nil {
+		t.Errorf("the neighbour: %v", err)
+	}
+	_ = inits[1].Process.Kill() // it may be dead
+	<-died[1]
+}
+
 func enterCgroups(t *testing.T, name string, pid int) {
 	t.Helper()
 	files, err := filepath.Glob("/sys/fs/cgroup/*" + name + "/cgroup.procs")

@@ -2,8 +2,8 @@
 //
 // What is in a bundle may have been put there by somebody else: a link to a file elsewhere, a FIFO that
 // nobody reads. So the package follows no link out of the directory of a file, waits for nobody, and
-// what it makes is a file that was not there before (open(2), O_EXCL). It knows nothing of what the files
-// hold.
+// what it makes is a file that was not there before (open(2), O_EXCL). Of what the files hold it knows
+// the pid of the init process, and nothing else.
 package bundle
 
 import (

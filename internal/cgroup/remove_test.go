@@ -21,15 +21,18 @@ func (s *sandbox) left() (left []string) {
 	return left
 }
 
+// alone says that nobody else lives in the groups.
+func alone() []int { return nil }
+
 func TestEmptyGroupsAreRemovedByTheirPath(t *testing.T) {
 	s := newSandbox(t, false)
-	if err := Remove(t.Context(), "/"+s.name); err != nil {
+	if err := Remove(t.Context(), "/"+s.name, alone); err != nil {
 		t.Error(err)
 	}
 	if left := s.left(); len(left) > 0 {
 		t.Errorf("left: %v", left)
 	}
-	if err := Remove(t.Context(), "/"+s.name); err != nil {
+	if err := Remove(t.Context(), "/"+s.name, alone); err != nil {
 		t.Errorf("again: %v", err)
 	}
 }
@@ -39,14 +42,14 @@ func TestRemovalWaitsForTheLastProcess(t *testing.T) {
 	p := s.run("exec sleep 1000")
 	short, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
-	if err := Remove(short, "/"+s.name); !errors.Is(err, unix.EBUSY) {
+	if err := Remove(short, "/"+s.name, alone); !errors.Is(err, unix.EBUSY) {
 		t.Errorf("with a process: %v", err)
 	}
 	if !alive(p.Process.Pid) {
 		t.Error("the process has died")
 	}
 	done := make(chan error)
-	go func() { done <- Remove(t.Context(), "/"+s.name) }()
+	go func() { done <- Remove(t.Context(), "/"+s.name, alone) }()
 	time.AfterFunc(20*time.Millisecond, func() { _ = p.Process.Kill() })
 	if err := <-done; err != nil {
 		t.Error(err)
@@ -63,11 +66,49 @@ func TestGroupsWithGroupsAreNotRemoved(t *testing.T) {
 	}
 	short, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
-	if err := Remove(short, "/"+s.name); err == nil {
+	if err := Remove(short, "/"+s.name, alone); err == nil {
 		t.Error("no error")
 	}
 	if left := s.left(); len(left) != len(s.dirs) {
 		t.Errorf("only %v are left", left)
+	}
+}
+
+func TestGroupsOfOthersAreLeftAlone(t *testing.T) {
+	s := newSandbox(t, false)
+	p := s.run("exec sleep 1000")
+	soon, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if err := Remove(soon, "/"+s.name, func() []int { return []int{1, p.Process.Pid} }); err != nil {
+		t.Error(err)
+	}
+	if soon.Err() != nil || !alive(p.Process.Pid) {
+		t.Error("the process has died, or was waited for")
+	}
+	if left := s.left(); len(left) != len(s.dirs) {
+		t.Errorf("only %v are left", left)
+	}
+}
+
+// The other container may come when it has begun, or when the time is over.
+func TestOthersMayComeLater(t *testing.T) {
+	for name, limit := range map[string]time.Duration{"meanwhile": time.Minute, "at the end": 20 * time.Millisecond} {
+		t.Run(name, func(t *testing.T) {
+			s := newSandbox(t, false)
+			p := s.run("exec sleep 1000")
+			soon, cancel := context.WithTimeout(t.Context(), limit)
+			defer cancel()
+			looks := 0
+			err := Remove(soon, "/"+s.name, func() []int {
+				if looks++; looks == 1 {
+					return nil
+				}
+				return []int{p.Process.Pid}
+			})
+			if err != nil || looks != 2 || (soon.Err() != nil) != (limit < time.Minute) {
+				t.Errorf("%d looks: %v", looks, err)
+			}
+		})
 	}
 }
 

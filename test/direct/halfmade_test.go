@@ -4,7 +4,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/containerd/containerd/api/types/runc/options"
 
@@ -64,6 +66,73 @@ func TestCreateWhoseRuntimeIsKilledLeavesNoGroups(t *testing.T) {
 	l.finish("c1")
 }
 
+// halfRestoring returns options with a runtime that dies in a restore when it has made the control groups
+// of c1, with a process in them that takes a while to notice; and the shim too, if that is wanted. Real
+// restores need CRIU.
+func (l *lab) halfRestoring(victims string) *options.Options {
+	l.t.Helper()
+	path := filepath.Join(l.dir, "halfway")
+	script := fmt.Sprintf(`#!/bin/sh
+case " $* " in *" restore "*)
+	shim=$PPID
+	sleep 0.2 &
+	for top in /sys/fs/cgroup /sys/fs/cgroup/*; do
+		[ -e $top/cgroup.procs ] || continue
+		mkdir -p $top%[1]s && echo $! > $top%[1]s/cgroup.procs
+	done
+	kill -9 %[2]s $$
+esac
+exec runc "$@"
+`, l.cgroup("c1"), victims)
+	if err := os.WriteFile(path, []byte(script), 0o755); err != nil {
+		l.t.Fatal(err)
+	}
+	return &options.Options{BinaryName: path}
+}
+
+// A restore that fails leaves a task that can be tried again, and deleted.
+func TestRestoreWhoseRuntimeIsKilledLeavesNoGroups(t *testing.T) {
+	l := newLab(t, labConfig{bundle: sleeper()})
+	l.opts = l.halfRestoring("")
+	r := l.createRequest("c1", nil)
+	r.Checkpoint = l.image("image")
+	if _, err := l.Create(within(t), r); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if _, err := l.start("c1", ""); err == nil {
+			t.Fatal("it was restored")
+		}
+		if left := l.groupsOf("c1"); len(left) > 0 {
+			t.Errorf("left: %v", left)
+		}
+	}
+	l.mustDelete("c1", "")
+}
+
+func TestDeleteActionRemovesTheGroupsOfAKilledRestore(t *testing.T) {
+	l := newLab(t, labConfig{bundle: sleeper(), relax: []order.Option{order.EndsInMiddle}})
+	l.opts = l.halfRestoring("$shim")
+	r := l.createRequest("c1", nil)
+	r.Checkpoint = l.image("image")
+	if _, err := l.Create(within(t), r); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.start("c1", ""); err == nil {
+		t.Fatal("it was restored")
+	}
+	<-l.Done()
+	l.killed = true
+	if left := l.groupsOf("c1"); len(left) == 0 {
+		t.Error("nothing was made")
+	}
+	l.cleanUp("c1")
+	if left := l.groupsOf("c1"); len(left) > 0 {
+		t.Errorf("left: %v", left)
+	}
+	l.Close()
+}
+
 func TestDeleteActionRemovesTheGroupsOfAKilledCreate(t *testing.T) {
 	l := newLab(t, labConfig{bundle: sleeper(), relax: []order.Option{order.EndsInMiddle}})
 	l.opts = l.halfCreating("$shim")
@@ -77,4 +146,45 @@ func TestDeleteActionRemovesTheGroupsOfAKilledCreate(t *testing.T) {
 		t.Errorf("left: %v", left)
 	}
 	l.Close()
+}
+
+// Two containers may be told to live in one control group. What is removed after a create that was cut
+// short is not the other one's, and nobody waits for that to end, nor complains of it.
+func TestFailedCreateLeavesTheGroupOfOthersAlone(t *testing.T) {
+	for who, failing := range map[string]func(*lab) (*options.Options, map[string]step){
+		"failed": func(*lab) (*options.Options, map[string]step) {
+			return fake(), map[string]step{"create": {"error": "no luck"}}
+		},
+		"killed": func(*lab) (*options.Options, map[string]step) {
+			return fake(), map[string]step{"create": {"signal": 9}}
+		},
+	} {
+		t.Run(who, func(t *testing.T) {
+			l := newLab(t, labConfig{bundle: sleeper()})
+			init := l.run("c1", nil)
+			shared := sleeper()
+			shared.CgroupsPath = l.cgroup("c1")
+			before := l.groupsOf("c1")
+			l.bundle("c2", shared)
+			var script map[string]step
+			l.opts, script = failing(l)
+			l.script("c2", script)
+			began := time.Now()
+			if _, err := l.create("c2", nil); err == nil {
+				t.Fatal("it was created")
+			}
+			l.cleanUp("c2")
+			if took := time.Since(began); took > tolerant {
+				t.Errorf("create and delete took %v", took)
+			}
+			l.opts = nil
+			if after := l.groupsOf("c1"); len(after) != len(before) {
+				t.Errorf("of the groups %v only %v are left", before, after)
+			}
+			if err := syscall.Kill(init, 0); err != nil {
+				t.Errorf("the other container: %v", err)
+			}
+			l.finish("c1")
+		})
+	}
 }

@@ -390,4 +390,18 @@ var mutants = []mutant{
 		new: `		if _, err := os.Stat(p); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("remove old pid file: %w", err)`,
 	},
+	{
+		breaks: "a group that another container lives in is left alone",
+		file:   "internal/cgroup/remove.go",
+		tests:  "TestGroupsOfOthersAreLeftAlone|TestOthersMayComeLater",
+		old:    "\t\tif (round%lookEvery == 0 || over) && containsAny(members, others) {",
+		new:    "\t\tif round < 0 && containsAny(members, others) {",
+	},
+	{
+		breaks: "what is left of a container is killed, and not its neighbour in the same group",
+		file:   "shim/leftover.go",
+		tests:  "TestNeighbourInTheSameCgroupLivesOn",
+		old:    "\t\tpids, strike = []int{s.Pid}, s.Signal",
+		new:    "\t\tpids = []int{s.Pid}",
+	},
 }
