@@ -1,6 +1,7 @@
 package stdio
 
 import (
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -31,23 +32,30 @@ func heir(fd int) (writer int) {
 // reader is there, or until gone is closed.
 //
 // A child of ours that does not run its program yet has a copy of what we held, and so is a reader
-// as far as the kernel knows. The end waits until no such child is left.
+// as far as the kernel knows. The end waits until no such child is left. (Those that are started later
+// have no copy: what we held is closed by now.)
 func farewell(writer int, gone <-chan struct{}) {
 	if writer < 0 {
 		return
 	}
 	defer unix.Close(writer) //nolint:errcheck // a FIFO has nothing to flush
 	forks := reaper.Forking()
+	stay(writer, gone, func() bool {
+		forks = slices.DeleteFunc(forks, (*reaper.Fork).Over)
+		return len(forks) > 0
+	})
+}
+
+// stay waits for a reader other than the copies that children have, as copied tells, or for gone.
+func stay(writer int, gone <-chan struct{}, copied func() bool) {
 	for pause := firstLook; !isClosed(gone); pause = min(2*pause, lastLook) {
+		// In this order: a copy that is let go in between must not count as a reader.
+		uncertain := copied()
 		if hasReader(writer) {
-			if len(forks) == 0 {
+			if !uncertain {
 				return
 			}
-			for _, done := range forks {
-				either(done, gone)
-			}
-			// The kernel may take a moment to close the last descriptor.
-			forks, pause = nil, firstLook
+			pause = firstLook
 		}
 		timer := time.NewTimer(pause)
 		select {
@@ -55,14 +63,6 @@ func farewell(writer int, gone <-chan struct{}) {
 		case <-gone:
 			timer.Stop()
 		}
-	}
-}
-
-// either waits until one of them is closed.
-func either(done, gone <-chan struct{}) {
-	select {
-	case <-done:
-	case <-gone:
 	}
 }
 

@@ -49,3 +49,45 @@ func TestLastWordsAreKeptWhileOthersAreStarted(t *testing.T) {
 		}
 	}
 }
+
+// A copy of our hold may be let go some time after its child has told of its program.
+func TestLastWordsOutlastACopyThatIsLetGoLate(t *testing.T) {
+	out := mkfifo(t, "out")
+	open := func(flags int) int {
+		fd, err := unix.Open(out, flags|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return fd
+	}
+	hold := open(unix.O_RDWR)
+	writer := open(unix.O_WRONLY)
+	const words = "last words\n"
+	if _, err := unix.Write(writer, []byte(words)); err != nil {
+		t.Fatal(err)
+	}
+	looks, gone, left := 0, make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(left)
+		stay(writer, gone, func() bool {
+			if looks++; looks == 3 {
+				unix.Close(hold) // between the look at the children and the one at the FIFO
+			}
+			return looks < 3
+		})
+		unix.Close(writer)
+	}()
+	select {
+	case <-left:
+		t.Error("the copy was taken for a reader")
+	case <-time.After(20 * firstLook):
+	}
+	reader := open(unix.O_RDONLY)
+	defer unix.Close(reader)
+	within(t, 10*time.Second, "the end", left)
+	got := make([]byte, 100)
+	n, err := unix.Read(reader, got)
+	if err != nil || string(got[:max(n, 0)]) != words || looks < 3 {
+		t.Errorf("got %q, %v after %d looks", got[:max(n, 0)], err, looks)
+	}
+}

@@ -14,7 +14,7 @@ import (
 // table is the kernel's table of our children, as far as we know their names.
 var table = registry{
 	children: map[int]*Child{}, births: map[uint64]struct{}{}, unclaimed: map[int]unclaimed{},
-	forks: map[chan struct{}]struct{}{}, patience: 100 * time.Millisecond,
+	forks: map[*Fork]struct{}{}, patience: 100 * time.Millisecond,
 }
 
 // registry knows the children by pid, and the births under way.
@@ -31,8 +31,8 @@ type registry struct {
 	unclaimed map[int]unclaimed   // nameless children that were reaped all the same, by pid
 	since     time.Time           // a dead nameless child was first seen by bury; zero if there is none
 	orphans   uint64
-	forks     map[chan struct{}]struct{} // see Forking
-	patience  time.Duration              // of bury with births under way; tests change it
+	forks     map[*Fork]struct{} // see Forking
+	patience  time.Duration      // of bury with births under way; tests change it
 }
 
 // unclaimed is the exit of a child that one of the births before a given one may still name.

@@ -356,8 +356,15 @@ var mutants = []mutant{
 		breaks: "a child that does not run its program yet is no reader",
 		file:   "stdio/farewell.go",
 		tests:  "TestLastWordsAreKeptWhileOthersAreStarted",
-		old:    "\t\t\tif len(forks) == 0 {",
-		new:    "\t\t\tif len(forks) >= 0 {",
+		old:    "\t\t\tif !uncertain {",
+		new:    "\t\t\tif !uncertain || pause > 0 {",
+	},
+	{
+		breaks: "a child is no reader as long as it may have a copy of ours",
+		file:   "internal/reaper/fork.go",
+		tests:  "TestForkIsOverWhenItsChildIsInItsProgram",
+		old:    "\tif f.pid <= 0 || time.Since(f.at) > forkLimit {",
+		new:    "\tif f.pid != 0 || time.Since(f.at) > forkLimit {",
 	},
 
 	{
