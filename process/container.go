@@ -93,6 +93,7 @@ type Container struct {
 	abandoned bool          // the exit is in the log, or will never be: no exec is added any more
 	group     *cgroup.Group // nil before the start of a restored container, or without cgroups
 	watch     *oom.Watch
+	cut       func() // ends a restore; nil without one
 }
 
 // limits bound runtime commands, so that one that hangs is killed and reported. A start is not
@@ -111,6 +112,40 @@ func detach(ctx context.Context, op Op) (context.Context, context.CancelFunc) {
 		return context.WithTimeout(ctx, limit)
 	}
 	return context.WithCancel(ctx)
+}
+
+// deadLimit is how long a runtime command may go on when the init process that it is about has died. A
+// start may run hooks that belong to it, and a checkpoint ends the init process itself before it is done:
+// these have limits[Exit].
+const deadLimit = 10 * time.Second
+
+// whileAlive is detach for a command that the exit of the init process waits for, and with it everybody
+// who waits for the task. So there is a limit when the process is dead.
+func (c *Container) whileAlive(ctx context.Context, op Op) (context.Context, context.CancelFunc) {
+	limited, cancel := detach(ctx, op)
+	child := c.init.alive()
+	if child == nil {
+		return limited, cancel
+	}
+	left := deadLimit
+	if op == Start || op == Checkpoint {
+		left = limits[Exit]
+	}
+	go func() { // ends with cancel at the latest
+		select {
+		case <-child.Done():
+		case <-limited.Done():
+			return
+		}
+		timer := time.NewTimer(left)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+			cancel()
+		case <-limited.Done():
+		}
+	}()
+	return limited, cancel
 }
 
 // ID returns the container's id.

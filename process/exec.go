@@ -134,7 +134,7 @@ func (c *Container) run(ctx context.Context, e *execProcess) (*reaper.Child, err
 		return nil, errors.Join(err, io.Close())
 	}
 	e.kills = c.watch.Kills()
-	limited, cancel := detach(ctx, Exec)
+	limited, cancel := c.whileAlive(ctx, Exec)
 	defer cancel()
 	child, console, err := c.cfg.Runtime.Exec(limited, runc.ExecConfig{
 		Streams: streamsOf(io), Console: e.cfg.Terminal, Process: spec, ID: e.cfg.ID,

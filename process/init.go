@@ -38,25 +38,10 @@ func (c *Container) startInit(ctx context.Context) (int, error) {
 }
 
 // startCreated has the runtime start the created init process. The turn is ours. The runtime's hooks
-// may take as long as they like while the init process lives; once it is dead its exit waits for
-// them, and with it everybody who waits for the task, so that has a limit.
+// may take as long as they like while the init process lives.
 func (c *Container) startCreated(ctx context.Context) error {
-	limited, cancel := detach(ctx, Start)
+	limited, cancel := c.whileAlive(ctx, Start)
 	defer cancel()
-	go func() { // ends with cancel at the latest
-		select {
-		case <-c.init.alive().Done():
-		case <-limited.Done():
-			return
-		}
-		timer := time.NewTimer(limits[Exit])
-		defer timer.Stop()
-		select {
-		case <-timer.C:
-			cancel()
-		case <-limited.Done():
-		}
-	}()
 	c.reach(recorder.StartBegun)
 	err := c.cfg.Runtime.Start(limited)
 	c.reach(recorder.StartRan)
@@ -69,6 +54,8 @@ func (c *Container) pid() uint32 { return uint32(c.init.info().Pid) } //nolint:g
 func (c *Container) restore(ctx context.Context) error {
 	limited, cancel := detach(ctx, Checkpoint)
 	defer cancel()
+	c.onDelete(cancel)
+	defer c.onDelete(nil)
 	c.reach(recorder.StartBegun)
 	work := c.cfg.CRIUWork
 	if work == "" {
@@ -140,6 +127,7 @@ func (c *Container) Checkpoint(ctx context.Context, cfg runc.CheckpointConfig) e
 func (c *Container) deleteInit() (reaper.Exit, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), limits[Delete])
 	defer cancel()
+	c.cutRestore()
 	if err := c.endCreated(ctx); err != nil {
 		return reaper.Exit{}, err
 	}
@@ -155,6 +143,23 @@ func (c *Container) deleteInit() (reaper.Exit, error) {
 		c.cfg.Forget()
 	})
 	return c.init.info().Exit, err
+}
+
+// onDelete has cut called by a deletion; nil stands for nothing.
+func (c *Container) onDelete(cut func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.cut = cut
+}
+
+// cutRestore ends a restore under way, which may take long while there is no process yet to kill.
+func (c *Container) cutRestore() {
+	c.mu.Lock()
+	cut := c.cut
+	c.mu.Unlock()
+	if cut != nil {
+		cut()
+	}
 }
 
 // endCreated kills an init process that was never started and waits for its life to log the
@@ -223,7 +228,7 @@ func drain(ctx context.Context, p *process) {
 // command runs one runtime command under the turn and logs event, unless that is nil.
 func (c *Container) command(ctx context.Context, op Op, run func(context.Context) error, event message) error {
 	return c.init.do(ctx, op, func() error {
-		limited, cancel := detach(ctx, op)
+		limited, cancel := c.whileAlive(ctx, op)
 		defer cancel()
 		began := time.Now()
 		err := run(limited)

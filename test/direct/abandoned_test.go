@@ -91,3 +91,28 @@ func TestShimEndsAfterADeleteThatItsManagerGaveUp(t *testing.T) {
 	l.cleanUp("c1")
 	l.Close()
 }
+
+// The same, but the deletion fails when nobody is left to ask again.
+func TestDeleteThatFailsWithoutItsCallerIsRepeated(t *testing.T) {
+	l := newLab(t, labConfig{options: fake(), bundle: sleeper()})
+	l.run("c1", nil)
+	l.kill("c1", "", 9)
+	l.wait("c1", "")
+	l.script("c1", map[string]step{"delete": {"pause": "begin", "error": "no luck"}})
+	ctx, giveUp := context.WithCancel(within(t))
+	deleted := make(chan error, 1)
+	go func() { _, err := l.Delete(ctx, &task.DeleteRequest{ID: "c1"}); deleted <- err }()
+	l.reached("c1", "delete", "begin")
+	giveUp()
+	if err := <-deleted; err == nil {
+		t.Fatal("deleted")
+	}
+	l.shutDown("c1")
+	l.script("c1", map[string]step{"delete": {"record": "calls"}}) // from the next call on
+	l.release("c1", "delete", "begin")
+	l.gone()
+	l.event(client.Deletes("c1", ""))
+	l.killed = true
+	l.cleanUp("c1")
+	l.Close()
+}

@@ -177,8 +177,8 @@ var mutants = []mutant{
 	},
 	{
 		breaks: "a start that hangs does not keep the exit of a dead init process",
-		file:   "process/init.go",
-		tests:  "TestExitIsToldThoughTheStartHangs",
+		file:   "process/container.go",
+		tests:  "TestExitIsToldThough",
 		old: `		case <-timer.C:
 			cancel()`,
 		new: "\t\tcase <-timer.C:",
@@ -410,5 +410,12 @@ var mutants = []mutant{
 		tests:  "TestNeighbourInTheSameCgroupLivesOn",
 		old:    "\t\tpids, strike = []int{s.Pid}, s.Signal",
 		new:    "\t\tpids = []int{s.Pid}",
+	},
+	{
+		breaks: "a deletion ends a restore",
+		file:   "process/init.go",
+		tests:  "TestDeleteCutsARestoreShort",
+		old:    "\tc.onDelete(cancel)\n",
+		new:    "",
 	},
 }
