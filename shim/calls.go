@@ -61,7 +61,7 @@ func (s *Service) Wait(ctx context.Context, r *api.WaitRequest) (*api.WaitRespon
 // going on when Delete answers that there is no such container.
 func (s *Service) Delete(ctx context.Context, r *api.DeleteRequest) (*api.DeleteResponse, error) {
 	if r.GetExecID() == "" {
-		s.unwant(r.GetID(), true)
+		s.unwant(r.GetID())
 	}
 	c, err := s.find(ctx, r.GetID())
 	if err != nil {
@@ -70,7 +70,7 @@ func (s *Service) Delete(ctx context.Context, r *api.DeleteRequest) (*api.Delete
 	pid, exit, err := c.Delete(ctx, r.GetExecID())
 	if err != nil {
 		if r.GetExecID() == "" && ctx.Err() == nil {
-			s.unwant(r.GetID(), false) // it failed; otherwise it goes on without its caller
+			s.keep(r.GetID(), runs(c)) // it failed; otherwise it goes on without its caller
 		}
 		return nil, err
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"holdfast/internal/api"
+	"holdfast/process"
 )
 
 const (
@@ -19,6 +20,9 @@ const (
 	longestGrace = time.Minute
 	// joinTime is how long a container whose start has found us has to be created.
 	joinTime = 10 * time.Second
+	// firstRepeat is how long after it has failed a deletion is repeated that nobody waits for; the times
+	// grow up to longestGrace.
+	firstRepeat = time.Second
 	// manyBundles is how many bundles are remembered before those that have gone are forgotten.
 	manyBundles = 64
 )
@@ -37,7 +41,50 @@ func (s *Service) Shutdown(context.Context, *api.ShutdownRequest) (*api.Empty, e
 	}
 	s.leaving = true
 	s.stopIfEmpty()
+	if len(s.containers) > 0 && !s.persisting {
+		s.persisting = true
+		go s.persist()
+	}
 	return &api.Empty{}, nil
+}
+
+// persist sees to it that the containers are deleted for which nobody asks any more, since we have been
+// told to end: a deletion that fails is repeated. It is a goroutine that ends with the last of them, or when
+// the shim is to stay.
+func (s *Service) persist() {
+	for pause := firstRepeat; ; pause = min(2*pause, longestGrace) {
+		for _, c := range s.left() {
+			if runs(c) {
+				s.keep(c.ID(), true) // its deletion was refused when its caller had gone
+			} else if _, _, err := c.Delete(context.Background(), ""); err != nil {
+				s.log.Warn("task not deleted, trying again", "task", c.ID(), "in", pause, "err", err)
+			}
+		}
+		select {
+		case <-time.After(pause):
+		case <-s.stop:
+			return
+		}
+		s.mu.Lock()
+		s.persisting = s.leaving && len(s.containers) > 0
+		more := s.persisting
+		s.mu.Unlock()
+		if !more {
+			return
+		}
+	}
+}
+
+// left returns the containers that are there although we have been told to end.
+func (s *Service) left() (left []*process.Container) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, e := range s.containers {
+		if s.leaving && e.container != nil {
+			left = append(left, e.container)
+		}
+	}
+	return left
 }
 
 // stopIfEmpty ends the shim if it was asked to end and the last container has gone. mu is held.

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -44,6 +45,7 @@ type Service struct {
 	bundles    map[string]struct{}    // of all containers, as far as they may still be there
 	leaving    bool                   // Shutdown was asked for, and all containers are unwanted
 	minded     bool                   // mind runs
+	persisting bool                   // persist runs
 	stopping   bool                   // stop is closed
 }
 
@@ -185,20 +187,38 @@ func (s *Service) forget(id string) {
 	s.stopIfEmpty()
 }
 
-// unwant notes whether the deletion of a container is under way. A Create of it that is under way
+// unwant notes that the deletion of a container is under way. A Create of it that is under way
 // is undone: whoever deletes it has given up waiting, and will not ask again (contract 3.4).
-func (s *Service) unwant(id string, unwanted bool) {
+func (s *Service) unwant(id string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	e := s.containers[id]
 	if e == nil {
 		return
 	}
-	e.unwanted = unwanted
-	s.leaving = s.leaving && unwanted
-	if unwanted && e.container == nil {
+	e.unwanted = true
+	if e.container == nil {
 		e.undo()
 	}
+}
+
+// keep notes that the deletion of a container has failed. One that still runs is not to be deleted then,
+// and we do not end before it does; another one is, if we have been told to end: see persist.
+func (s *Service) keep(id string, runs bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e := s.containers[id]
+	if e == nil {
+		return
+	}
+	e.unwanted = s.leaving && !runs
+	s.leaving = e.unwanted
+}
+
+// runs tells whether the init process of a container runs the user's program.
+func runs(c *process.Container) bool {
+	info, err := c.State("")
+	return err == nil && slices.Contains([]process.State{process.Running, process.Pausing, process.Paused}, info.State)
 }
 
 // maxID leaves room in a file name for what is put around an id, as in .exec.ID.json.

@@ -50,7 +50,8 @@ func TestShutdownIsRememberedWhileTheLastContainerGoes(t *testing.T) {
 	}{
 		"create undone":     {func(s *Service, e *entry) { s.settle("c1", e, nil) }, true},
 		"deleted":           {func(s *Service, e *entry) { s.forget("c1") }, true},
-		"delete failed":     {func(s *Service, e *entry) { s.unwant("c1", false); s.forget("c1") }, false},
+		"delete refused":    {func(s *Service, e *entry) { s.keep("c1", true); s.forget("c1") }, false},
+		"delete failed":     {func(s *Service, e *entry) { s.keep("c1", false); s.forget("c1") }, true},
 		"another one comes": {func(s *Service, e *entry) { s.mustReserve(t, "c2"); s.forget("c1"); s.forget("c2") }, false},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -60,7 +61,7 @@ func TestShutdownIsRememberedWhileTheLastContainerGoes(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			s.unwant("c1", true)
+			s.unwant("c1")
 			if undone != 1 {
 				t.Errorf("the create was undone %d times", undone)
 			}

@@ -418,4 +418,11 @@ var mutants = []mutant{
 		old:    "\tc.onDelete(cancel)\n",
 		new:    "",
 	},
+	{
+		breaks: "a shim that was told to end does so after a deletion that has failed first",
+		file:   "shim/service.go",
+		tests:  "TestShutdownIsRememberedWhileTheLastContainerGoes",
+		old:    "\te.unwanted = s.leaving && !runs",
+		new:    "\te.unwanted = false",
+	},
 }
