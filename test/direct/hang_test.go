@@ -16,8 +16,8 @@ import (
 )
 
 const (
-	prompt   = 100 * time.Millisecond // what an answer is to take
-	tolerant = time.Second            // what it may take here, since machines are shared
+	prompt   = 10 * time.Millisecond // what an answer is to take
+	tolerant = time.Second           // what it may take here, since machines are shared
 	samples  = 5
 )
 
@@ -129,8 +129,9 @@ func (l *lab) measure(h hang) {
 			slices.Sort(took)
 			median := took[samples/2]
 			l.t.Logf("while %-10s hangs, %-7s of %-2s takes %v", verb, q.name, id, median.Round(time.Microsecond))
-			if median > tolerant {
-				l.t.Errorf("while %s hangs: %s of %s takes %v, want %v", verb, q.name, id, median, prompt)
+			// The best of them shows that nothing is waited for; the others may have waited for the CPU.
+			if took[0] > prompt || median > tolerant {
+				l.t.Errorf("while %s hangs: %s of %s takes %v, want %v", verb, q.name, id, took, prompt)
 			}
 		}
 	}

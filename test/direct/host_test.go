@@ -308,7 +308,24 @@ func TestSignalEndsTheShim(t *testing.T) {
 	}
 }
 
-// A log says what happened to whom, and SIGUSR1 asks for the stacks.
+// Signals that others die of, which come when a reader or a terminal goes, do nothing to a shim.
+func TestSignalsThatDoNotEndTheShim(t *testing.T) {
+	l := newLab(t, labConfig{bundle: sleeper()})
+	l.run("c1", nil)
+	shim := l.pid()
+	for _, signal := range []syscall.Signal{syscall.SIGHUP, syscall.SIGPIPE, syscall.SIGUSR1, syscall.SIGCHLD, syscall.SIGURG} {
+		if err := syscall.Kill(shim, signal); err != nil {
+			t.Fatal(err)
+		}
+		// Signals are delivered before the shim reads our next request.
+		if got := l.pid(); got != shim {
+			t.Errorf("after %v: pid %d, want %d", signal, got, shim)
+		}
+	}
+	l.finish("c1")
+}
+
+// A log says what happened to whom, and SIGUSR1 asks for the stacks and the last steps.
 func TestLog(t *testing.T) {
 	l := newLab(t, labConfig{bundle: sh("exit 3")})
 	l.run("c1", nil)
@@ -317,7 +334,7 @@ func TestLog(t *testing.T) {
 	if err := syscall.Kill(l.pid(), syscall.SIGUSR1); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"goroutine ", `msg="task created" task=c1 pid=`, `msg="task exited" task=c1 pid=`, "status=3", "op=Create"} {
+	for _, want := range []string{"goroutine ", `msg="task created" task=c1 pid=`, `msg="task exited" task=c1 pid=`, "status=3", "op=Create", "steps="} {
 		if err := l.Log.Output().WaitFor(within(t), want); err != nil {
 			t.Errorf("the log does not say %q: %v", want, err)
 		}
