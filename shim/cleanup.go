@@ -185,6 +185,9 @@ func (c container) end(ctx context.Context) error {
 	rt := newRuntime(o, c.namespace, c.id, c.bundle)
 	init := c.prove(c.initPid())
 	ended := exists(filepath.Join(c.bundle, process.ExitFile))
+	if init == nil && !ended {
+		init = c.halfMade()
+	}
 	if init == nil && isRunc(rt.Binary) && !exists(filepath.Join(rt.Root, c.id)) {
 		// runc keeps its state there, and would only say that it knows no such container. This is
 		// what follows every normal deletion, so it had better be cheap.

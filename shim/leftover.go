@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -52,6 +53,34 @@ func (c container) prove(pid int) *survivor {
 		return nil
 	}
 	return &survivor{who, group}
+}
+
+// halfMade returns a process that a killed runtime was about to make a container, if there is certainly one:
+// it is in the cgroup of the spec, and works in the root filesystem of the spec. It waits for a hook, which
+// may hang. It returns nil if there is none.
+func (c container) halfMade() *survivor {
+	spec, err := runc.ReadSpec(c.bundle)
+	if err != nil {
+		return nil
+	}
+	root := spec.Root
+	if !filepath.IsAbs(root) {
+		root = filepath.Join(c.bundle, root)
+	}
+	pids, err := cgroup.Members(spec.CgroupsPath)
+	if err != nil || spec.Root == "" || filepath.Clean(root) == "/" {
+		return nil
+	}
+	for _, pid := range pids {
+		at, err := os.Readlink(fmt.Sprintf("/proc/%d/cwd", pid))
+		if err != nil || at != filepath.Clean(root) {
+			continue
+		}
+		if found := c.prove(pid); found != nil {
+			return found
+		}
+	}
+	return nil
 }
 
 // cgroupName returns the tail of the path of a container's cgroup in each hierarchy. The spec has

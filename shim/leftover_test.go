@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -46,6 +47,51 @@ func TestLeftProcessesAreKilledWithProof(t *testing.T) {
 			}
 			if alive := unix.Kill(victim.Process.Pid, 0) == nil; alive == c.dies {
 				t.Errorf("the process is alive: %v", alive)
+			}
+			_ = victim.Process.Kill() // it may be dead
+			<-died
+		})
+	}
+}
+
+// A process that a killed runtime has left in the cgroup of the spec, of which no pid is recorded, is killed
+// if it works in the root filesystem of the container, and nobody else is.
+func TestHalfMadeContainerIsKilledWithProof(t *testing.T) {
+	for name, c := range map[string]struct {
+		at   func(bundle string) string
+		dies bool
+	}{
+		"in the root filesystem": {func(bundle string) string { return filepath.Join(bundle, rootfs) }, true},
+		"below it":               {func(bundle string) string { return filepath.Join(bundle, rootfs, "below") }, false},
+		"in the bundle":          {func(bundle string) string { return bundle }, false},
+		"elsewhere":              {func(string) string { return "/" }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newManager(t, "2.4")
+			bundle := m.bundle("c1", nil)
+			group := fmt.Sprintf("/holdfast-left-%d-half", os.Getpid())
+			makeCgroups(t, group)
+			m.spec("c1", group, nil)
+			if err := os.MkdirAll(filepath.Join(bundle, rootfs, "below"), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			victim := exec.Command("sleep", "60")
+			victim.Dir = c.at(bundle)
+			if err := victim.Start(); err != nil {
+				t.Fatal(err)
+			}
+			died := make(chan error, 1)
+			go func() { died <- victim.Wait() }()
+			enterCgroups(t, group, victim.Process.Pid)
+			o, _ := noted(t, "exit 0")
+			m.save("c1", o)
+			_, complaint := m.mustDelete("c1")
+			if alive := unix.Kill(victim.Process.Pid, 0) == nil; alive == c.dies {
+				t.Errorf("the process is alive: %v", alive)
+			}
+			named := strings.Contains(complaint, fmt.Sprintf("pids [%d] are in it", victim.Process.Pid))
+			if named == c.dies {
+				t.Errorf("complained %q", complaint)
 			}
 			_ = victim.Process.Kill() // it may be dead
 			<-died

@@ -98,7 +98,7 @@ func (m *manager) bundle(id string, annotations map[string]string) string {
 // spec writes a config.json.
 func (m *manager) spec(id, cgroup string, annotations map[string]string) {
 	m.t.Helper()
-	text := fmt.Sprintf(`{"ociVersion":"1.0.2","annotations":%s,"linux":{"cgroupsPath":%q}}`, jsonText(m.t, annotations), cgroup)
+	text := fmt.Sprintf(`{"ociVersion":"1.0.2","root":{"path":"rootfs"},"annotations":%s,"linux":{"cgroupsPath":%q}}`, jsonText(m.t, annotations), cgroup)
 	writeText(m.t, filepath.Join(m.state, id, "config.json"), text)
 }
 

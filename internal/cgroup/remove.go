@@ -30,18 +30,10 @@ const (
 // where one of the processes is in them that others returns, they are somebody's who lives, and Remove
 // leaves them without a word.
 func Remove(ctx context.Context, cgroupsPath string, others func() []int) error {
-	if cgroupsPath == "" || strings.Contains(cgroupsPath, ":") {
-		return nil
+	dirs, err := dirsOf(cgroupsPath)
+	if err != nil || len(dirs) == 0 {
+		return err
 	}
-	ours, err := memberships("self")
-	if err != nil {
-		return fmt.Errorf("look up our own cgroup: %w", err)
-	}
-	b, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		return fmt.Errorf("look up cgroup mounts: %w", err)
-	}
-	dirs := named(cgroupsPath, ours, parseMounts(b))
 	for round := 0; ; round++ {
 		over := ctx.Err() != nil
 		members := membersOf(dirs)
@@ -57,6 +49,28 @@ func Remove(ctx context.Context, cgroupsPath string, others func() []int) error 
 		case <-ctx.Done():
 		}
 	}
+}
+
+// Members returns the processes in the groups that Remove would remove, in ascending order.
+func Members(cgroupsPath string) ([]int, error) {
+	dirs, err := dirsOf(cgroupsPath)
+	return slices.Sorted(maps.Keys(membersOf(dirs))), err
+}
+
+// dirsOf returns where the groups of a container are, or would be.
+func dirsOf(cgroupsPath string) ([]string, error) {
+	if cgroupsPath == "" || strings.Contains(cgroupsPath, ":") {
+		return nil, nil
+	}
+	ours, err := memberships("self")
+	if err != nil {
+		return nil, fmt.Errorf("look up our own cgroup: %w", err)
+	}
+	b, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return nil, fmt.Errorf("look up cgroup mounts: %w", err)
+	}
+	return named(cgroupsPath, ours, parseMounts(b)), nil
 }
 
 // containsAny tells whether one of the pids that others returns is among members.

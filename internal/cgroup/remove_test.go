@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -87,6 +88,19 @@ func TestGroupsOfOthersAreLeftAlone(t *testing.T) {
 	}
 	if left := s.left(); len(left) != len(s.dirs) {
 		t.Errorf("only %v are left", left)
+	}
+}
+
+func TestMembersOfGroupsByTheirPath(t *testing.T) {
+	s := newSandbox(t, false)
+	p := s.run("exec sleep 1000")
+	if pids, err := Members("/" + s.name); err != nil || !slices.Equal(pids, []int{p.Process.Pid}) {
+		t.Errorf("members %v, %v", pids, err)
+	}
+	for _, none := range []string{"", "/", "/" + s.name + "/none", "system.slice:a:b"} {
+		if pids, err := Members(none); err != nil || len(pids) > 0 {
+			t.Errorf("members of %q: %v, %v", none, pids, err)
+		}
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/containerd/containerd/api/types/runc/options"
+	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"holdfast/test/order"
 )
@@ -187,4 +188,37 @@ func TestFailedCreateLeavesTheGroupOfOthersAlone(t *testing.T) {
 			l.finish("c1")
 		})
 	}
+}
+
+// The shim is killed while a hook hangs that runs in the container. The runtime has noted nothing by then.
+func TestKilledDuringAHookThatHangs(t *testing.T) {
+	reached := filepath.Join(t.TempDir(), "reached")
+	cfg := sleeper()
+	cfg.Edit = func(s *specs.Spec) {
+		script := "exec >/dev/null 2>&1; : >" + reached + "; while :; do sleep 1; done"
+		s.Hooks = &specs.Hooks{CreateContainer: []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", script}}}}
+	}
+	l := newLab(t, labConfig{bundle: cfg, relax: []order.Option{order.EndsInMiddle}})
+	shim, ended := l.Pid(), make(chan struct{})
+	go func() {
+		defer close(ended)
+		l.live(within(t), l.createRequest("c1", nil), 9)
+	}()
+	l.eventually("the hook runs", func() bool { return exists(reached) })
+	if err := syscall.Kill(shim, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	<-ended
+	<-l.Done()
+	l.killed = true
+	began := time.Now()
+	l.cleanUp("c1")
+	if took := time.Since(began); took > tolerant {
+		t.Errorf("the delete action took %v", took)
+	}
+	l.noStrays()
+	if left := l.groupsOf("c1"); len(left) > 0 {
+		t.Errorf("left: %v", left)
+	}
+	l.Close()
 }
