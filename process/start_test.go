@@ -110,7 +110,7 @@ func TestExitIsToldThoughTheRuntimeHangs(t *testing.T) {
 				if err := <-failed; err == nil {
 					t.Error("it succeeded")
 				}
-				if got := f.topics(); got != "create start exec-added exit" {
+				if got := f.topics(t); got != "create start exec-added exit" {
 					t.Errorf("events %q", got)
 				}
 			})
@@ -140,7 +140,7 @@ func TestDeleteCutsARestoreShort(t *testing.T) {
 		if err := <-failed; err == nil {
 			t.Error("restored")
 		}
-		if got := f.topics(); got != "create delete" {
+		if got := f.topics(t); got != "create delete" {
 			t.Errorf("events %q", got)
 		}
 	})

@@ -13,8 +13,7 @@ import (
 
 	"github.com/containerd/ttrpc"
 
-	task "github.com/containerd/containerd/api/runtime/task/v3"
-
+	"holdfast/internal/api"
 	"holdfast/internal/recorder"
 )
 
@@ -99,7 +98,7 @@ func TestRequestThatTakesLongIsReportedOnce(t *testing.T) {
 						time.Sleep(10 * slowCall)
 						synctest.Wait() // for what watches it
 						during = said.String()
-						return &task.StateResponse{}, nil
+						return &api.StateResponse{}, nil
 					})
 				if err != nil {
 					t.Error(err)
