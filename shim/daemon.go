@@ -65,7 +65,7 @@ func serve(ctx context.Context, p DaemonParams) error {
 func newServer(service *Service, events *EventLog, log *slog.Logger) (*ttrpc.Server, error) {
 	server, err := ttrpc.NewServer(
 		ttrpc.WithServerHandshaker(greeter{service: service, visited: events.Visited}),
-		ttrpc.WithUnaryServerInterceptor(edge(log, service.steps)),
+		ttrpc.WithUnaryServerInterceptor(edge(log, service.steps, newTidier())),
 	)
 	if err != nil {
 		return nil, err

@@ -1,6 +1,7 @@
 package shim
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -29,9 +30,10 @@ func (s *starter) daemonEnv() []string {
 		"TTRPC_ADDRESS": s.params.TTRPCAddress,
 		socketVariable:  s.socket,
 		groupVariable:   s.group,
+		"GOMAXPROCS":    "1", // docs/decisions/0007
 	}
-	if lookup(s.env, "GOMAXPROCS") == "" {
-		own["GOMAXPROCS"] = "2" // what managers set; one would be too few (contract T14)
+	if value := lookup(s.env, "GOMAXPROCS"); value != "" {
+		own[childProcsVariable] = value
 	}
 	var env []string
 	for _, entry := range passedOf(s.env) {
@@ -40,7 +42,7 @@ func (s *starter) daemonEnv() []string {
 			env = append(env, entry)
 		}
 	}
-	for _, name := range []string{"TTRPC_ADDRESS", socketVariable, groupVariable, "GOMAXPROCS"} {
+	for _, name := range []string{"TTRPC_ADDRESS", socketVariable, groupVariable, "GOMAXPROCS", childProcsVariable} {
 		if value, set := own[name]; set {
 			env = append(env, name+"="+value)
 		}
@@ -62,6 +64,16 @@ func cleanEnvironment() error {
 		}
 	}
 	return nil
+}
+
+// restoreProcs gives the runtime, which inherits from us, the GOMAXPROCS that the manager has set and not
+// ours.
+func restoreProcs() error {
+	value, set := os.LookupEnv(childProcsVariable)
+	if !set {
+		return os.Unsetenv("GOMAXPROCS")
+	}
+	return errors.Join(os.Setenv("GOMAXPROCS", value), os.Unsetenv(childProcsVariable))
 }
 
 // passedOf returns the entries of env that are passed on.

@@ -31,7 +31,7 @@ func TestDaemonsEnvironmentIsAllowListed(t *testing.T) {
 			}
 			slices.Sort(names)
 			want := append([]string{
-				"GODEBUG", "GOMAXPROCS", "GORACE", "HOLDFAST_GROUP", "HOLDFAST_PASS_ENV", "HOLDFAST_SOCKET", "HOLDFAST_X",
+				"GODEBUG", "GOMAXPROCS", "GORACE", "HOLDFAST_CHILD_GOMAXPROCS", "HOLDFAST_GROUP", "HOLDFAST_PASS_ENV", "HOLDFAST_SOCKET", "HOLDFAST_X",
 				"OTEL_A", "PATH", "TRACEPARENT", "TTRPC_ADDRESS",
 			}, addresses...)
 			if testing.CoverMode() != "" {
@@ -40,6 +40,9 @@ func TestDaemonsEnvironmentIsAllowListed(t *testing.T) {
 			slices.Sort(want)
 			if diff := cmp.Diff(want, names); diff != "" {
 				t.Error(diff)
+			}
+			if env["GOMAXPROCS"] != "1" || env["HOLDFAST_CHILD_GOMAXPROCS"] != "2" {
+				t.Errorf("processors of the daemon %s, of its children %s", env["GOMAXPROCS"], env["HOLDFAST_CHILD_GOMAXPROCS"])
 			}
 			if env["HOLDFAST_SOCKET"] != socket || env["HOLDFAST_GROUP"] != "c1" || env["TTRPC_ADDRESS"] != m.address+".ttrpc" {
 				t.Errorf("environment is %v", env)

@@ -107,6 +107,8 @@ func (p DaemonParams) RemoveSocket() error { return p.socket.remove() }
 const (
 	socketVariable = "HOLDFAST_SOCKET"
 	groupVariable  = "HOLDFAST_GROUP"
+	// childProcsVariable is the GOMAXPROCS for the daemon's children.
+	childProcsVariable = "HOLDFAST_CHILD_GOMAXPROCS"
 )
 
 // Descriptors that start gives to its daemon.
@@ -122,6 +124,9 @@ func runDaemon(ctx context.Context, c *call) error {
 		return fmt.Errorf("find the bundle: %w", err)
 	}
 	p, err := daemonParams(c, bundle)
+	if err == nil {
+		err = restoreProcs()
+	}
 	if err != nil {
 		// start has given us no stderr, so the manager can learn of it by the log only.
 		log, closer := openLog(bundle, c.debug)

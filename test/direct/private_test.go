@@ -34,7 +34,7 @@ func spy(t *testing.T, dir, name, rest string) string {
 
 // The manager has a secret in its environment and a directory open, as descriptor 200, which it
 // does not close when it starts us. Neither gets to the daemon, the runtime, a hook, a logger or
-// the container, nor do they when the delete action runs the runtime.
+// the container, nor do they when the delete action runs the runtime. Only what is meant to is passed on.
 func TestNothingOfTheManagersIsPassedOn(t *testing.T) {
 	dir := t.TempDir()
 	t.Setenv("REGISTRY_PASSWORD", secret)
@@ -80,7 +80,11 @@ func TestNothingOfTheManagersIsPassedOn(t *testing.T) {
 	for _, file := range seen {
 		who, _, _ := strings.Cut(filepath.Base(file), ".")
 		ran[who]++
-		l.clean(who, l.read(file))
+		content := l.read(file)
+		l.clean(who, content)
+		if who != "logger" && !strings.Contains(content, "\nGOMAXPROCS=2\n") {
+			t.Errorf("%s has not the GOMAXPROCS of the manager:\n%s", who, content)
+		}
 	}
 	if ran["runtime"] < 4 || ran["hook"] < 2 || ran["logger"] != 1 {
 		t.Errorf("these have run: %v", ran)

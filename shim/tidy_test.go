@@ -1,0 +1,34 @@
+package shim
+
+import (
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// Garbage is collected when the shim comes to rest after many requests, and not before, nor after a few.
+func TestGarbageIsCollectedAtRest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var collections atomic.Int32
+		tidier := newTidierWith(func() { collections.Add(1) })
+		after := func(requests int, every time.Duration, want int32) {
+			t.Helper()
+			for range requests {
+				tidier.later()
+				time.Sleep(every)
+			}
+			synctest.Wait()
+			if collections := collections.Load(); collections != want {
+				t.Errorf("%d collections after %d requests, one every %v; want %d", collections, requests, every, want)
+			}
+		}
+		after(manyRequests-1, 2*quietTime, 0)
+		after(1, 2*quietTime, 1)
+		after(10*manyRequests, quietTime/2, 1) // no rest
+		time.Sleep(quietTime)
+		after(1, 0, 2)
+		time.Sleep(time.Hour)
+		after(1, 2*quietTime, 2)
+	})
+}
