@@ -17,7 +17,8 @@ import (
 
 // Open opens a regular file for reading.
 func Open(path string) (*os.File, error) {
-	dir, err := os.OpenRoot(filepath.Dir(path))
+	// The dot makes the kernel refuse what is no directory; it would wait for the writer of a FIFO.
+	dir, err := os.OpenRoot(filepath.Dir(path) + "/.")
 	if err != nil {
 		return nil, err
 	}

@@ -65,6 +65,23 @@ func TestOnlyFilesOfTheBundleAreOpened(t *testing.T) {
 	}
 }
 
+// What is beside a bundle need not be a bundle: the log of a manager, for example, is a FIFO. Open waited
+// for somebody to write into it.
+func TestBundleThatIsNoDirectoryIsNotWaitedFor(t *testing.T) {
+	for what, put := range plant.Kinds {
+		path := filepath.Join(t.TempDir(), "bundle")
+		if err := put(path, untouched(t)); err != nil {
+			t.Fatal(err)
+		}
+		plant.Soon(t, func() {
+			if f, err := Open(filepath.Join(path, "file")); err == nil {
+				_ = f.Close()
+				t.Errorf("opened a file of a %s", what)
+			}
+		})
+	}
+}
+
 func TestFilesAreMadeInThePlaceOfWhatIsThere(t *testing.T) {
 	old := unix.Umask(0o077)
 	defer unix.Umask(old)
