@@ -107,7 +107,7 @@ func bind(path string) (*listener, error) {
 // belong to us or to root: whoever owns it can put another socket in the place of ours.
 func makeSocketDir(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fmt.Errorf("cannot make the socket directory: %w", err)
+		return fmt.Errorf("cannot make the socket directory: %w; choose one of your own", err)
 	}
 	var st unix.Stat_t
 	if err := unix.Stat(dir, &st); err != nil {

@@ -2,6 +2,7 @@
 package direct
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -47,6 +48,7 @@ type lab struct {
 	ids    []string // of all bundles
 	binary string   // of the shim
 	killed bool     // the test has ended the shim itself, and cleans up
+	parent string   // of all cgroups of the test
 	// history, if not nil, returns what is to be checked for order of the events that arrived.
 	history func([]client.Event) []client.Event
 }
@@ -55,7 +57,8 @@ type labConfig struct {
 	id      string // of the first container; "" = c1
 	bundle  client.BundleConfig
 	options *options.Options
-	bare    bool // start the shim as CRI-O does: without any address, with the legacy protocol
+	bare    bool   // start the shim as CRI-O does: without any address, with the legacy protocol
+	parent  string // where the test makes its cgroups; "" = /holdfast-test
 	relax   []order.Option
 	binary  string // of the shim; "" = shimBinary
 	// edit, if not nil, changes how the shim is started and its containers are cleaned up.
@@ -65,7 +68,7 @@ type labConfig struct {
 // newLab starts a shim for one bundle. Nothing has been created yet.
 func newLab(t *testing.T, cfg labConfig) *lab {
 	t.Helper()
-	if os.Geteuid() != 0 {
+	if os.Geteuid() != 0 && os.Getenv(userVariable) == "" {
 		t.Skip("needs root: runs containers")
 	}
 	dir, err := os.MkdirTemp("", "hf")
@@ -78,7 +81,8 @@ func newLab(t *testing.T, cfg labConfig) *lab {
 	if cfg.binary == "" {
 		cfg.binary = shimBinary
 	}
-	l := &lab{t: t, dir: dir, name: filepath.Base(dir), opts: cfg.options, relax: cfg.relax, binary: cfg.binary}
+	l := &lab{t: t, dir: dir, name: filepath.Base(dir), opts: cfg.options, relax: cfg.relax, binary: cfg.binary,
+		parent: cmp.Or(cfg.parent, "/holdfast-test")}
 	if runtime := os.Getenv(runtimeVariable); runtime != "" && l.opts == nil {
 		l.opts = &options.Options{BinaryName: runtime}
 	}
@@ -128,7 +132,7 @@ func (l *lab) startConfig(id string) client.StartConfig {
 }
 
 // cgroup is the path of a container's cgroup in each hierarchy.
-func (l *lab) cgroup(id string) string { return filepath.Join("/holdfast-test", l.name, id) }
+func (l *lab) cgroup(id string) string { return filepath.Join(l.parent, l.name, id) }
 
 // tail keeps what the shim logs for the case that the test fails.
 type tail struct{ t *testing.T }

@@ -70,7 +70,7 @@ var minimal = machine{"minimal", []suite{
 
 // systemd is process 1, and makes the containers' groups.
 var systemd = machine{"systemd", []suite{
-	{".", "./test/direct", "no_grpc", "^(TestSystemd.*|TestScope.*|TestEveryOOMKillInAScopeIsToldOnce)$"},
+	{".", "./test/direct", "no_grpc", "^(TestSystemd.*|TestScope.*|TestEveryOOMKillInAScopeIsToldOnce|TestRootless)$"},
 }}
 
 // With HOLDFAST_VM=all everything runs, else what is to be had in little time; see make test-vm.
