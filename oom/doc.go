@@ -4,8 +4,8 @@
 // what it last said is known even if the group vanishes together with its last process, as
 // systemd's scopes do. In version 2 of cgroups the counter, memory.events, wakes whoever polls it;
 // in version 1 an eventfd tells that memory ran out, and memory.oom_control whether somebody was
-// killed for it. Both wait on Go's poller: a Watch costs a goroutine and one or two descriptors, no
-// thread, and none of the few inotify instances that a node has.
+// killed for it. Both wait on Go's poller: a Watch costs a goroutine and one or two descriptors (two
+// goroutines for a scope), no thread, and none of the few inotify instances that a node has.
 //
 // What counts is oom_kill, not oom: with a limit on the pod, oom rises there, while oom_kill rises
 // in the container that lost a process (contract 9). Whose limit it was is told by the groups above: in

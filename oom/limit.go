@@ -45,9 +45,7 @@ type limits struct {
 	last string    // the last answer,
 	at   time.Time // and when it was given
 
-	// nearest is what the nearest level has counted for all groups below it, in version 2. It tells of
-	// a group that has gone.
-	nearest counts
+	nearest nearest
 }
 
 // find looks up the levels above dir, up to the root or to what is mounted here.
@@ -74,9 +72,8 @@ func (l *limits) find(dir string, unified bool) {
 	}
 }
 
-// count reads how often the limit of the level was hit. Before Linux 5.2 there is but the file that
-// counts for all groups below, too; then the nearest level that has risen is still the right one,
-// unless it was that of a neighbour.
+// count reads how often the limit of the level was hit. Before Linux 5.2 there is but one file, and it
+// counts as memory.events.local does since then.
 func (v *level) count() (uint64, error) {
 	for _, name := range []string{"memory.events.local", "memory.events"} {
 		b, err := os.ReadFile(filepath.Join(v.dir, name))
@@ -176,36 +173,11 @@ func (l *limits) forget() {
 	}
 }
 
-// below reads what the nearest level has counted for all groups below it.
-func (l *limits) below() (counts, error) {
-	if !l.unified || len(l.above) == 0 {
-		return counts{}, fs.ErrNotExist // version 1 counts nothing for groups below
-	}
-	b, err := os.ReadFile(filepath.Join(l.above[0].dir, "memory.events"))
-	return parse(string(b)), err
-}
-
-// see remembers what the nearest level has counted.
-func (l *limits) see() {
-	if n, err := l.below(); err == nil {
-		l.nearest = n
-	}
-}
-
-// lost tells whether a process was killed below the nearest level since see, and the container's is
-// not accounted for; and whether it was a limit below, thus presumably the container's own, that was
-// hit.
-func (l *limits) lost() (own, lost bool) {
-	now, err := l.below()
-	if err != nil || now.kills <= l.nearest.kills || time.Since(l.at) < episode {
-		return false, false
-	}
-	hits, err := l.above[0].count()
-	return err == nil && now.ooms-l.nearest.ooms > hits-l.above[0].hits, true
-}
-
-// free closes the eventfds.
+// free closes the descriptors.
 func (l *limits) free() {
+	if l.nearest.events != nil {
+		_ = l.nearest.events.Close()
+	}
 	for _, v := range l.above {
 		if v.event >= 0 {
 			_ = unix.Close(v.event)

@@ -1,6 +1,8 @@
 package oom
 
 import (
+	"fmt"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -153,6 +155,48 @@ func TestKillInAGroupThatHasGoneIsFoundAbove(t *testing.T) {
 				t.Errorf("reports %q, want %q", got, want)
 			}
 		})
+	}
+}
+
+// What a neighbour has lost is not ours, even if our scope has gone before anybody looked at it.
+func TestKillOfANeighbourIsNotOurs(t *testing.T) {
+	h := memoryHierarchy(t).need(t, true)
+	pod, _ := h.pod(t, 0, 0)
+	within := func(name string) string {
+		return h.mkdir(t, filepath.Join(filepath.Base(pod), name))
+	}
+	for round, limit := range []string{"none", Own} {
+		neighbour, ours := within(fmt.Sprint("neighbour", round)), within(fmt.Sprintf("ours%d.scope", round))
+		h.limit(t, neighbour, 16*mib)
+		h.limit(t, ours, 16*mib)
+		script := "kill -9 $$"
+		if limit == Own {
+			script = "exec " + eat
+		}
+		c, other := start(t, ours, script), start(t, neighbour, "exec "+eat)
+		w, err := Open(c.group)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.wake = nil // the goroutine never gets its turn
+		got := "none"
+		w.Start(func(limit string) { got = limit })
+		other.goOn(t)
+		other.wait(t)
+		eventually(t, "the neighbour's loss is known", func() bool {
+			w.limits.nearest.mu.Lock()
+			defer w.limits.nearest.mu.Unlock()
+			return w.limits.nearest.seen.kills == uint64(round+1)
+		})
+		c.goOn(t)
+		if sig := c.wait(t); sig != unix.SIGKILL {
+			t.Fatalf("ended by %v, not killed", sig)
+		}
+		rmdir(t, ours)
+		w.CloseAfterKill()
+		if got != limit {
+			t.Errorf("the limit is %q, want %q", got, limit)
+		}
 	}
 }
 

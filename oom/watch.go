@@ -27,8 +27,10 @@ type Watch struct {
 	limits limits
 	hit    bool // version 1: the eventfd has fired since the last kill
 
-	closing atomic.Bool // set before the goroutine is interrupted
-	closed  sync.Once
+	closing   atomic.Bool    // set before the goroutines are interrupted,
+	ending    chan struct{}  // and closed then
+	following sync.WaitGroup // the goroutine that follows the nearest level, if there is one
+	closed    sync.Once
 
 	mu     sync.Mutex         // guards what follows
 	report func(limit string) // set by Start
@@ -57,7 +59,7 @@ func Open(g *cgroup.Group) (*Watch, error) {
 
 // open opens the descriptors and reads the count so far.
 func open(dir string, unified bool) (*Watch, error) {
-	w := &Watch{}
+	w := &Watch{ending: make(chan struct{})}
 	var err error
 	if unified {
 		err = w.open2(dir)
@@ -70,6 +72,7 @@ func open(dir string, unified bool) (*Watch, error) {
 			w.kills.Store(n.kills)
 			w.limits.ooms = n.ooms
 			w.limits.find(dir, unified)
+			w.limits.nearest.follow(dir, w.limits.above)
 			return w, nil
 		}
 	}
@@ -93,6 +96,9 @@ func (w *Watch) Start(report func(limit string)) {
 	w.report = report
 	w.ended = make(chan struct{})
 	go w.run(w.ended)
+	if w.limits.nearest.events != nil {
+		w.following.Go(w.runNearest)
+	}
 }
 
 // Close ends the goroutine, looks at the counter a last time, reports if it rose, and frees the
@@ -114,12 +120,16 @@ func (w *Watch) close(killed bool) {
 		w.closing.Store(true)
 		ended := w.ended
 		w.mu.Unlock()
+		close(w.ending)
 		if ended != nil {
-			if w.wake != nil {
-				// The kernel's side of a deadline is Go's own timer; open made sure that wake has one.
-				_ = w.wake.SetReadDeadline(time.Unix(1, 0))
+			for _, f := range []*os.File{w.wake, w.limits.nearest.events} {
+				if f != nil {
+					// The kernel's side of a deadline is Go's own timer; open made sure that each has one.
+					_ = f.SetReadDeadline(time.Unix(1, 0))
+				}
 			}
 			<-ended
+			w.following.Wait()
 			if _, err := w.look(); err != nil && killed {
 				w.lookAbove()
 			}
