@@ -22,13 +22,14 @@ const usualSize = 4096
 type dir struct {
 	fd   int
 	buf  []byte         // what read or content returned last
-	kept map[string]int // files that content leaves open, by name; nil: it closes them
+	kept map[string]int // files that content leaves open for the next call, by name; nil: none
+	done []int          // files that content is done with; whoever closes them need not be waited for
 	sure bool           // the last content was read, so that the group was there
 }
 
 // open opens the directory, if it is still the one that was found; else the error is ErrGone.
 func (p *place) open() (*dir, error) {
-	fd, err := openat(unix.AT_FDCWD, p.dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW)
+	fd, err := openat(unix.AT_FDCWD, p.dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW)
 	if vanished(err) {
 		return nil, ErrGone
 	}
@@ -52,6 +53,9 @@ func (p *place) open() (*dir, error) {
 func (d *dir) close() {
 	for _, fd := range d.kept {
 		_ = unix.Close(fd) // nothing was written through it, nor through the directory
+	}
+	for _, fd := range d.done {
+		_ = unix.Close(fd)
 	}
 	_ = unix.Close(d.fd)
 }
@@ -105,6 +109,9 @@ func (d *dir) content(name string) []byte {
 	case err == nil && open:
 	case err == nil && d.kept != nil && fd < keepBelow:
 		d.kept[name] = fd
+	case fd < keepBelow:
+		delete(d.kept, name)
+		d.done = append(d.done, fd)
 	default:
 		delete(d.kept, name)
 		_ = unix.Close(fd)

@@ -179,12 +179,15 @@ func (s *source) rdma1(m *stats1.Metrics) {
 
 // blkioSources are the names, around the figure's, of the files that count I/O, depending on who
 // schedules it: CFQ (until Linux 5.0), BFQ, or only the throttling layer, which sees everything but
-// counted no nested groups until Linux 4.16.
-var blkioSources = []struct{ prefix, suffix string }{
-	{"blkio.", "_recursive"},
-	{"blkio.bfq.", "_recursive"},
-	{"blkio.throttle.", "_recursive"},
-	{"blkio.throttle.", ""},
+// counted no nested groups until Linux 4.16. It knows how many requests there were and how many bytes.
+var blkioSources = []struct {
+	prefix, suffix string
+	throttle       bool
+}{
+	{"blkio.", "_recursive", false},
+	{"blkio.bfq.", "_recursive", false},
+	{"blkio.throttle.", "_recursive", true},
+	{"blkio.throttle.", "", true},
 }
 
 // blkio1 takes the figures of the first source that has any.
@@ -194,21 +197,26 @@ func (s *source) blkio1(m *stats1.Metrics) {
 		read := func(figure string) []blkioEntry {
 			return parseBlkio(s.content(from.prefix + figure + from.suffix))
 		}
+		// Every source counts these; if there are none, it has seen nothing or does not exist.
 		serviced := read("io_serviced")
+		if len(serviced) == 0 && from.throttle && s.sure {
+			return // the layer sees everything
+		}
 		if len(serviced) == 0 {
-			continue // every source counts these; so it has seen nothing, or does not exist
+			continue
 		}
 		names := s.deviceNames(serviced)
-		m.Blkio = &stats1.BlkIOStat{
-			IoServicedRecursive:     blkio(serviced, names),
-			IoServiceBytesRecursive: blkio(read("io_service_bytes"), names),
-			IoQueuedRecursive:       blkio(read("io_queued"), names),
-			IoServiceTimeRecursive:  blkio(read("io_service_time"), names),
-			IoWaitTimeRecursive:     blkio(read("io_wait_time"), names),
-			IoMergedRecursive:       blkio(read("io_merged"), names),
-			IoTimeRecursive:         blkio(read("time"), names),
-			SectorsRecursive:        blkio(read("sectors"), names),
+		m.Blkio.IoServicedRecursive = blkio(serviced, names)
+		m.Blkio.IoServiceBytesRecursive = blkio(read("io_service_bytes"), names)
+		if from.throttle {
+			return
 		}
+		m.Blkio.IoQueuedRecursive = blkio(read("io_queued"), names)
+		m.Blkio.IoServiceTimeRecursive = blkio(read("io_service_time"), names)
+		m.Blkio.IoWaitTimeRecursive = blkio(read("io_wait_time"), names)
+		m.Blkio.IoMergedRecursive = blkio(read("io_merged"), names)
+		m.Blkio.IoTimeRecursive = blkio(read("time"), names)
+		m.Blkio.SectorsRecursive = blkio(read("sectors"), names)
 		return
 	}
 }
