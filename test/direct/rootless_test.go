@@ -142,16 +142,18 @@ func lifeWithoutRoot(t *testing.T, setting string) {
 	}
 }
 
-// withoutRoot is the bundle of a container of an ordinary user, with a limit.
+// withoutRoot is the bundle of a container of an ordinary user, with a limit and with a cgroup
+// namespace, as managers ask for in version 2.
 func withoutRoot(setting, id string, cfg client.BundleConfig) client.BundleConfig {
 	cfg.MemoryLimit = memoryLimit
 	if setting == "systemd" {
 		cfg.CgroupsPath = "user.slice:" + unitPrefix + ":" + id
 	}
-	if setting == "namespace" {
-		return cfg
-	}
 	cfg.Edit = func(s *specs.Spec) {
+		s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.CgroupNamespace})
+		if setting == "namespace" {
+			return
+		}
 		s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})
 		s.Linux.UIDMappings = idRanges(os.Geteuid(), "/etc/subuid")
 		s.Linux.GIDMappings = idRanges(os.Getegid(), "/etc/subgid")

@@ -77,7 +77,6 @@ func TestStatsOfAStoppedContainerWithoutCgroup(t *testing.T) {
 func TestStatsLeaveNothingOpen(t *testing.T) {
 	l := newLab(t, labConfig{bundle: sleeper()})
 	l.run("c1", nil)
-	l.memory("c1")
 	before := l.census().Descriptors()
 	best := time.Hour
 	for range 200 {

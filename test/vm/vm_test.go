@@ -63,7 +63,7 @@ var minimal = machine{"minimal", []suite{
 	{".", "./oom", "no_grpc", "."},
 	{".", "./internal/cgroup", "no_grpc", "."},
 	{".", "./test/direct", "no_grpc", "^(TestWholeLife|TestTerminal|TestExecsOfARunningContainer|TestEveryOOMKillIsToldOnce|" +
-		"TestOOMOf.*|TestPause.*|TestUpdate.*|TestStats.*|TestCheckpointAndRestore|" +
+		"TestOOMOf.*|TestPause.*|TestUpdate.*|TestPids.*|TestKillAll|TestStats.*|TestCheckpointAndRestore|" +
 		"TestContainerGoesOnWhileTheManagerIsAway|TestContainerIsNotKilledForWhatNobodyReads)$"},
 	{"test/e2e", ".", "", "^(TestCrun.*|TestOutputPilesUpWhileContainerdIsAway|TestFigures|TestPrometheus)$/(2.4|crun)"},
 }}
