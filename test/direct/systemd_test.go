@@ -125,7 +125,7 @@ func TestSystemdPaths(t *testing.T) {
 
 // The scope goes with its last process, and with it the counter of OOM kills.
 func TestEveryOOMKillInAScopeIsToldOnce(t *testing.T) {
-	l := systemdLab(t, "bystander", sleeper())
+	l := systemdLab(t, "bystander", bystander())
 	pod := unitPrefix + "pod.slice"
 	l.systemctl("set-property", "--runtime", pod, fmt.Sprint("MemoryMax=", memoryLimit), "MemorySwapMax=0")
 	l.systemctl("start", pod)
