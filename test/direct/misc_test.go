@@ -1,6 +1,7 @@
 package direct
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -222,12 +223,22 @@ func TestKillsAreAnsweredInClientsWords(t *testing.T) {
 	is(t, "kill of the deleted", err, errdefs.ErrNotFound)
 }
 
+// becomes waits until a process runs a program: at first it is the runtime's, which takes no notice of most
+// signals.
+func (l *lab) becomes(pid int, program string) {
+	l.t.Helper()
+	l.eventually(fmt.Sprintf("%d runs %s", pid, program), func() bool {
+		return l.read(fmt.Sprintf("/proc/%d/comm", pid)) == program+"\n"
+	})
+}
+
 // All reaches every process of the container; realtime signals pass as numbers.
 func TestKillAll(t *testing.T) {
 	l := newLab(t, labConfig{bundle: sh("trap : USR1; sleep 1000 & sleep 1000 & while :; do wait; done")})
 	c1 := l.run("c1", nil)
 	l.eventually("the sleepers are there", func() bool { return len(l.pids("c1")) == 3 })
 	e1 := l.runExec("c1", "e1", sleeper())
+	l.becomes(e1, "sleep")
 	if _, err := l.Kill(within(t), &task.KillRequest{ID: "c1", Signal: uint32(syscall.SIGUSR1), All: true}); err != nil {
 		t.Fatal(err)
 	}
@@ -240,7 +251,7 @@ func TestKillAll(t *testing.T) {
 		return lives && len(left) == 1
 	})
 	l.mustDelete("c1", "e1")
-	l.runExec("c1", "e2", sleeper())
+	l.becomes(l.runExec("c1", "e2", sleeper()), "sleep")
 	l.kill("c1", "e2", 40)
 	if got := l.wait("c1", "e2"); got != 128+40 {
 		t.Errorf("a realtime signal ended the exec with %d", got)
