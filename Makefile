@@ -99,11 +99,11 @@ check: lint ## lint, import order, budgets, what is linked, and known vulnerabil
 	test/vulns $(if $(VULNDB),-db $(VULNDB))
 
 # crun runs where it works on a hybrid host, and so does everything beside it.
-bench: ## beside containerd's shim; QUICK=1, ONLY=idle, N=20, RUNTIME=crun, PEERS=name=path,..., OUT=file
+bench: ## beside containerd's shim; QUICK=1, ONLY=idle, N=20, RUNTIME=crun, PEERS=name=path,..., OUT=file, PLOTS=dir
 	@test/setup $(RUNTIME)
 	@$(MAKE) -s build
 	@CGO_ENABLED=0 go run -tags no_grpc $(if $(filter crun,$(RUNTIME)),-exec test/without-unified) ./test/bench \
-		-only "$(ONLY)" -runtime "$(RUNTIME)" -peers "$(PEERS)" -out "$(OUT)" $(if $(QUICK),-quick) $(if $(N),-n $(N)) \
+		-only "$(ONLY)" -runtime "$(RUNTIME)" -peers "$(PEERS)" -out "$(OUT)" -plots "$(PLOTS)" $(if $(QUICK),-quick) $(if $(N),-n $(N)) \
 		-ours $(BIN)/containerd-shim-holdfast-v2 -theirs "$$(test/build-containerd)/containerd-shim-runc-v2"
 
 clean: ## remove what was built here

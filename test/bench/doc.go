@@ -17,6 +17,8 @@
 //   - load: Stats and State, one question after the other with pauses of 5 ms, while four clients run
 //     execs on the same shim. The rate of these is printed too: a shim that does less for others has it
 //     easier to answer;
+//   - clients: State, asked by 1 to 16 clients at once, each over a connection of its own, without pauses.
+//     It prints a table of its own: it is for the picture;
 //   - idle: what a shim holds, by the kernel's account, while its container is left alone: at first, and
 //     after execs of `true`, one after the other;
 //   - crowd: the memory of many shims, each with a container that is left alone;
@@ -29,7 +31,7 @@
 // Usage:
 //
 //	bench -ours SHIM -theirs SHIM [-peers NAME=SHIM,...] [-only PART,...] [-runtime RUNTIME]
-//		[-quick] [-n LIVES] [-idle TIME] [-out FILE]
+//		[-quick] [-n LIVES] [-idle TIME] [-out FILE] [-plots DIR]
 //
 // # Rows
 //
@@ -39,6 +41,12 @@
 // were measured one after the other. A target is about the ratio, or about our value itself. With -out
 // all samples are written to a file, in the order in which they were taken, for whoever wants another
 // judgement.
+//
+// # Pictures
+//
+// With -plots three pictures are drawn, in SVG, of what the chosen parts have measured: memory over
+// containers (crowd, which then pauses at 1, 2, 5, 10, 20, … containers too), latency over clients
+// (clients), throughput over mode (stdio). Their scales begin at 0. The same values give the same bytes.
 //
 // # Why it can be trusted, and what may go wrong
 //

@@ -153,18 +153,24 @@ func (b *bench) crowded(ctx context.Context) (err error) {
 			}
 			pids[c.name] = append(pids[c.name], s.Pid())
 		}
+		if b.plots.isStep(i+1, b.crowd) {
+			if err := errors.Join(rest(ctx, b.idle), b.plots.crowdMemory(pids)); err != nil {
+				return err
+			}
+		}
 	}
 	if err := rest(ctx, b.idle); err != nil {
 		return err
 	}
+	if b.plots != nil {
+		if err := b.plots.crowdMemory(pids); err != nil {
+			return err
+		}
+	}
 	for side, all := range pids {
-		sum := 0
-		for _, pid := range all {
-			n, err := number(fmt.Sprintf("/proc/%d/smaps_rollup", pid), "Pss:")
-			if err != nil {
-				return err
-			}
-			sum += n
+		sum, err := sumOf(all, "Pss:")
+		if err != nil {
+			return err
 		}
 		b.note("crowd-pss", side, float64(sum)/float64(len(all)))
 	}

@@ -25,6 +25,7 @@ type bench struct {
 	runtime string
 	options *anypb.Any
 	shims   []contender // ours, theirs, and the peers
+	plots   *plots      // nil: no pictures are wanted
 	effort
 	sheet
 }
@@ -42,6 +43,7 @@ var parts = [...]part{
 	{"execs", (*bench).execs, execLines},
 	{"kills", (*bench).deaths, killLines},
 	{"load", (*bench).load, loadLines},
+	{"clients", (*bench).clients, nil},
 	{"idle", (*bench).idleness, idleLines},
 	{"crowd", (*bench).crowded, crowdLines},
 	{"stdio", (*bench).stdio, nil},
@@ -69,6 +71,7 @@ func main() {
 	flag.StringVar(&c.peers, "peers", "", "further shims: name=path, separated by commas")
 	flag.StringVar(&c.only, "only", "", "what to measure, separated by commas (all): "+partNames())
 	flag.StringVar(&c.out, "out", "", "a file for the table and all samples, in JSON")
+	flag.StringVar(&c.plots, "plots", "", "a directory for pictures, in SVG, of the parts crowd, clients and stdio")
 	flag.StringVar(&b.runtime, "runtime", "runc", "the OCI runtime")
 	flag.BoolVar(&c.quick, "quick", false, "less of everything, so that it ends within two minutes")
 	flag.IntVar(&c.n, "n", 0, "lives of each side, and of all else in proportion")
@@ -85,10 +88,11 @@ func main() {
 
 // choices are what the command line says.
 type choices struct {
-	ours, theirs, peers, only, out string
-	quick                          bool
-	n                              int
-	idle                           time.Duration
+	ours, theirs, peers, only, out, plots string
+
+	quick bool
+	n     int
+	idle  time.Duration
 }
 
 // compare measures the shims and prints the tables of the parts that were chosen.
@@ -101,6 +105,9 @@ func (b *bench) compare(ctx context.Context, c choices) (err error) {
 		b.effort = quickEffort
 	}
 	b.scale(c.n, c.idle)
+	if c.plots != "" {
+		b.plots = &plots{dir: c.plots, memory: map[string][]point{}, latency: map[string][]delay{}}
+	}
 	if b.self, err = os.Executable(); err != nil {
 		return err
 	}
@@ -123,6 +130,11 @@ func (b *bench) compare(ctx context.Context, c choices) (err error) {
 	}
 	fmt.Fprintln(b.w)
 	b.print(b.w, b.sideNames())
+	if b.plots != nil {
+		if err := b.plots.write(b); err != nil {
+			return err
+		}
+	}
 	if c.out == "" {
 		return nil
 	}

@@ -17,6 +17,9 @@ func (b *bench) stdio(ctx context.Context) error {
 		flows = append(flows, f)
 	}
 	printFlows(b.w, flows)
+	if b.plots != nil {
+		b.plots.throughput = flows
+	}
 	fmt.Fprintf(b.w, "\necho of a line by cat, %d times each\n", 2*b.rounds*echoTrips)
 	var trips []echoes
 	for i, m := range echoModes {
