@@ -29,7 +29,7 @@ STATICCHECK := go run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 export GORACE = atexit_sleep_ms=0
 
 .DEFAULT_GOAL := help
-.PHONY: help build install uninstall run test test-vm soak mutants lint check bench clean
+.PHONY: help build install uninstall run test test-vm soak mutants lint check bench density clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -105,6 +105,13 @@ bench: ## beside containerd's shim; QUICK=1, ONLY=idle, N=20, RUNTIME=crun, PEER
 	@CGO_ENABLED=0 go run -tags no_grpc $(if $(filter crun,$(RUNTIME)),-exec test/without-unified) ./test/bench \
 		-only "$(ONLY)" -runtime "$(RUNTIME)" -peers "$(PEERS)" -out "$(OUT)" -plots "$(PLOTS)" $(if $(QUICK),-quick) $(if $(N),-n $(N)) \
 		-ours $(BIN)/containerd-shim-holdfast-v2 -theirs "$$(test/build-containerd)/containerd-shim-runc-v2"
+
+# N containers are a few minutes each hundred; whatever happens they are removed. N is bench's too, where
+# it is empty by default.
+density: ## many idle containers, each in a shim of its own, and a restart of containerd; N=500, PEER=theirs or both
+	@test/setup runc
+	@HOLDFAST_DENSITY=$(or $(N),500) HOLDFAST_DENSITY_PEER="$(PEER)" go -C test/e2e test -count=1 -v \
+		-timeout $$(($(or $(N),500) / 10 + 15))m -run 'TestDensity$$' .
 
 clean: ## remove what was built here
 	rm -rf $(BIN)
