@@ -22,10 +22,10 @@ import (
 // is to be bounded anew with each saving. Of threads a busy machine makes Go start more than one that
 // has nothing else to do.
 const (
-	maxDirty       = 2200 // KiB; 1,810 to 1,900 five at a time, 2,040 of a shim alone
-	maxThreads     = 9    // 7 to 8 on two busy processors; 5
+	maxDirty       = 1250 // KiB; 1,024 to 1,036
+	maxThreads     = 8    // 7 on two busy processors; 5
 	maxDescriptors = 16   // 15, of which three are the container's FIFOs
-	maxSize        = 6900 // KB; 6,763; 6,000
+	maxSize        = 6600 // KB; 6,517; 6,000
 )
 
 // shims is how many are looked at: the median of them is the figure.
