@@ -62,9 +62,10 @@ type EventLog struct {
 	done      chan struct{} // closed by the sender
 
 	// What follows is of the sender alone.
-	since  time.Time // nothing has been handed over since then
-	warned bool      // that has been said
-	seek   time.Time // until then it looks for a manager that is away, though nothing waits
+	since   time.Time // nothing has been handed over since then
+	warned  bool      // that has been said
+	hurried bool      // Close has begun
+	seek    time.Time // until then it looks for a manager that is away, though nothing waits
 
 	mu      sync.Mutex // guards what follows
 	queue   []*api.Envelope
@@ -194,12 +195,11 @@ func (l *EventLog) send() {
 			}
 			l.log.Debug("manager not reached", "topic", e.GetTopic(), "err", err)
 			l.complain(time.Now())
-			var hurried bool
-			more, hurried = l.pause(pause)
-			pause = min(2*pause, longestPause)
-			if hurried {
+			if l.hurried {
 				pause = firstPause
 			}
+			more = l.pause(pause)
+			pause = min(2*pause, longestPause)
 		}
 	}
 }
@@ -266,16 +266,17 @@ func (l *EventLog) idle(to *sink) bool {
 	}
 }
 
-// pause waits for d, or until Close begins. more is false when the time of Close is up.
-func (l *EventLog) pause(d time.Duration) (more, hurried bool) {
+// pause waits for d, or until Close begins. It returns false when the time of Close is up.
+func (l *EventLog) pause(d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
-		return true, false
+		return true
 	case <-l.hurry:
-		return true, true
+		l.hurried = true
+		return true
 	case <-l.quit:
-		return false, false
+		return false
 	}
 }

@@ -218,3 +218,33 @@ func TestCloseTriesAtOnceHoweverLongTheManagerWasAway(t *testing.T) {
 		t.Errorf("%d events lost", lost)
 	}
 }
+
+// A manager that returned and went away again, while what waited was held back and Close had begun, cost
+// the last events: the sender slept as long as before.
+func TestCloseGoesOnTryingWhenTheManagerReturnsAndLeaves(t *testing.T) {
+	server, err := client.ListenEvents(filepath.Join(shortDir(t), "e.sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(server.Close)
+	server.Fault(client.Refused, -1)
+	l := newEventLog(server.Address(), "test", slog.New(slog.NewTextHandler(t.Output(), nil)), time.Hour)
+	numbered(l, 1, 1)
+	eventually(t, "the sender has come to long pauses", func() bool { return len(server.Arrivals()) >= 6 })
+	server.Away(false)
+	if err := server.Back(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the sender holds back", func() bool {
+		stack := senderStack(t)
+		return strings.Contains(stack, "EventLog).attempt(") && strings.Contains(stack, "EventLog).pause(")
+	})
+	before := len(server.Arrivals())
+	lost := make(chan int)
+	go func() { lost <- closeLog(t, l, 3*time.Second) }()
+	eventually(t, "it is refused again", func() bool { return len(server.Arrivals()) > before })
+	server.Fault(client.Accepted, 0)
+	if n := <-lost; n != 0 {
+		t.Errorf("%d events lost", n)
+	}
+}
