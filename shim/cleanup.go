@@ -82,8 +82,9 @@ func cleanUp(ctx context.Context, c *call) error {
 	}()
 	d.warn(d.container.end(ctx))
 	d.warn(reportCrash(bundle))
-	if answer.ExitedAt == nil {
+	if answer.ExitedAt == nil { // the shim was killed, and perhaps a runtime with it
 		answer.ExitedAt = api.Time(time.Now())
+		d.warn(d.abandoned())
 	}
 	d.step("unmounting the root filesystem")
 	if err := mount.Unmount(ctx, filepath.Join(bundle, rootfs)); err != nil {

@@ -83,6 +83,17 @@ func (c container) halfMade() *survivor {
 	return nil
 }
 
+// abandoned names what a killed runtime has left of hooks that run outside of the container. They are not
+// killed: a hook may be in any group, and that it works in the bundle is no proof of what it is.
+func (c container) abandoned() error {
+	left := proc.Abandoned(c.bundle)
+	if len(left) == 0 {
+		return nil
+	}
+	return fmt.Errorf("cannot end what works in the bundle of %s without its parent: because it may be no hook of the container: %s; end it if it is",
+		c.id, proc.Describe(left))
+}
+
 // cgroupName returns the tail of the path of a container's cgroup in each hierarchy. The spec has
 // either a path or, for systemd, slice:prefix:name (runc's and crun's documentation).
 func cgroupName(cgroupsPath, id string) string {

@@ -2,6 +2,7 @@ package proc
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -36,6 +37,33 @@ func Family(leader int) []Process {
 // still there.
 func Tree(leader int) []Process {
 	return kin(leader, func(p Process) bool { return p.Session == leader })
+}
+
+// Abandoned returns the processes that work in the directory dir and whose group has lost its leader: what
+// a command leaves that ran there and has ended, or was killed.
+func Abandoned(dir string) (left []Process) {
+	here, err := os.Stat(dir)
+	if err != nil {
+		return nil
+	}
+	paths, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil {
+		return nil
+	}
+	for _, path := range paths {
+		at, err := os.Stat(filepath.Join(path, "cwd"))
+		if err != nil || !os.SameFile(at, here) {
+			continue
+		}
+		p, ok := read(path)
+		if !ok || p.Dead() {
+			continue
+		}
+		if leader, led := Read(p.Group); !led || leader.Dead() {
+			left = append(left, p)
+		}
+	}
+	return left
 }
 
 func kin(leader int, belongs func(Process) bool) []Process {

@@ -1,9 +1,12 @@
 package direct
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -11,6 +14,8 @@ import (
 	"github.com/containerd/containerd/api/types/runc/options"
 	"github.com/opencontainers/runtime-spec/specs-go"
 
+	"holdfast/internal/client"
+	"holdfast/internal/proc"
 	"holdfast/test/order"
 )
 
@@ -186,6 +191,58 @@ func TestFailedCreateLeavesTheGroupOfOthersAlone(t *testing.T) {
 				t.Errorf("the other container: %v", err)
 			}
 			l.finish("c1")
+		})
+	}
+}
+
+// The shim is killed while a hook hangs that runs outside of the container, as a child of the runtime. Nothing
+// proves what it is, so it is named.
+func TestKilledDuringAHookOutsideOfTheContainer(t *testing.T) {
+	for _, when := range []string{"createRuntime", "poststart"} {
+		t.Run(when, func(t *testing.T) {
+			reached := filepath.Join(t.TempDir(), "reached")
+			cfg := sleeper()
+			cfg.Edit = func(s *specs.Spec) {
+				script := "exec >/dev/null 2>&1; echo $$ >" + reached + ".new; mv " + reached + ".new " + reached + "; exec sleep 1000"
+				hooks := []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", script}}}
+				s.Hooks = map[string]*specs.Hooks{"createRuntime": {CreateRuntime: hooks}, "poststart": {Poststart: hooks}}[when]
+			}
+			l := newLab(t, labConfig{bundle: cfg, relax: []order.Option{order.EndsInMiddle}})
+			shim, ended := l.Pid(), make(chan struct{})
+			go func() {
+				defer close(ended)
+				l.live(within(t), l.createRequest("c1", nil), 9)
+			}()
+			l.eventually("the hook runs", func() bool { return exists(reached) })
+			hook, err := strconv.Atoi(strings.TrimSpace(l.read(reached)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer syscall.Kill(hook, syscall.SIGKILL) //nolint:errcheck // it may have ended
+			if err := syscall.Kill(shim, syscall.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+			<-ended
+			<-l.Done()
+			l.killed = true
+			cfgOf := l.Config
+			cfgOf.ID, cfgOf.Bundle = "c1", filepath.Join(l.dir, "c1")
+			l.eventually("the runtime is dead", func() bool {
+				p, ok := proc.Read(hook)
+				return ok && p.Parent != p.Group
+			})
+			_, warnings, err := client.Delete(context.Background(), cfgOf)
+			if err != nil || strings.Count(warnings, "\n") != 1 || !strings.Contains(warnings, fmt.Sprintf("%d", hook)) {
+				t.Errorf("delete action: %v; of hook %d it says %q", err, hook, warnings)
+			}
+			if err := syscall.Kill(hook, syscall.SIGKILL); err != nil {
+				t.Errorf("the hook: %v", err)
+			}
+			l.noStrays()
+			if left := l.groupsOf("c1"); len(left) > 0 {
+				t.Errorf("groups are left: %v", left)
+			}
+			l.Close()
 		})
 	}
 }
