@@ -40,9 +40,10 @@ func Tree(leader int) []Process {
 }
 
 // Abandoned returns the processes that work in the directory dir and whose group has lost its leader: what
-// a command leaves that ran there and has ended, or was killed.
+// a command leaves that ran there and has ended, or was killed. The directories of strangers are only
+// read of, never looked into: one may be on a server that does not answer.
 func Abandoned(dir string) (left []Process) {
-	here, err := os.Stat(dir)
+	here, err := filepath.EvalSymlinks(dir)
 	if err != nil {
 		return nil
 	}
@@ -51,8 +52,7 @@ func Abandoned(dir string) (left []Process) {
 		return nil
 	}
 	for _, path := range paths {
-		at, err := os.Stat(filepath.Join(path, "cwd"))
-		if err != nil || !os.SameFile(at, here) {
+		if at, err := os.Readlink(filepath.Join(path, "cwd")); err != nil || at != here {
 			continue
 		}
 		p, ok := read(path)
