@@ -171,7 +171,7 @@ func FuzzRead(f *testing.F) {
 		if err1 != nil {
 			return
 		}
-		clear(theirs.ProtoReflect())
+		forgetUnknown(theirs.ProtoReflect())
 		want, err := proto.MarshalOptions{Deterministic: true}.Marshal(theirs)
 		if got := wire.Marshal(ours); err != nil || !bytes.Equal(got, want) {
 			t.Fatalf("%s %x: we have read %x, the library %x, %v", m.MessageName(), data, got, want, err)
@@ -179,18 +179,18 @@ func FuzzRead(f *testing.F) {
 	})
 }
 
-// clear removes the fields that we do not know: the library keeps them, we do not.
-func clear(m protoreflect.Message) {
+// forgetUnknown removes the fields that we do not know: the library keeps them, we do not.
+func forgetUnknown(m protoreflect.Message) {
 	m.SetUnknown(nil)
 	m.Range(func(d protoreflect.FieldDescriptor, v protoreflect.Value) bool {
 		switch {
 		case d.IsMap():
 		case d.IsList() && d.Kind() == protoreflect.MessageKind:
 			for i := range v.List().Len() {
-				clear(v.List().Get(i).Message())
+				forgetUnknown(v.List().Get(i).Message())
 			}
 		case d.Kind() == protoreflect.MessageKind:
-			clear(v.Message())
+			forgetUnknown(v.Message())
 		}
 		return true
 	})

@@ -171,7 +171,7 @@ func TestBlkioComesFromTheFirstSourceWithFigures(t *testing.T) {
 		{"old throttle", map[string]string{"blkio.throttle.io_serviced": throttled}, 400},
 	} {
 		m := statsOf(t, &Group{v1: []*place{pretend(t, "blkio", row.files)}}).(*stats1.Metrics)
-		if got := m.GetBlkio().GetIoServicedRecursive(); len(got) != 1 || got[0].Value != row.want || got[0].Major != 1 || got[0].Op != "Read" {
+		if got := m.Blkio.IoServicedRecursive; len(got) != 1 || got[0].Value != row.want || got[0].Major != 1 || got[0].Op != "Read" {
 			t.Errorf("%s: %v", row.name, got)
 		}
 	}
@@ -184,7 +184,7 @@ func TestStatsWithoutAHierarchyAreOfTheOthers(t *testing.T) {
 		t.Fatal(err)
 	}
 	g := &Group{v1: []*place{memory, pids}}
-	if m := statsOf(t, g).(*stats1.Metrics); m.Pids.GetCurrent() != 3 || m.Memory != nil {
+	if m := statsOf(t, g).(*stats1.Metrics); m.Pids == nil || m.Pids.Current != 3 || m.Memory != nil {
 		t.Errorf("got %v", m)
 	}
 	if err := os.RemoveAll(pids.dir); err != nil {

@@ -166,7 +166,7 @@ func use(g *Group, p *exec.Cmd) error {
 		}
 		switch m := m.(type) {
 		case *stats1.Metrics:
-			if m.Pids.GetCurrent() != 1 || m.Memory == nil {
+			if m.Pids == nil || m.Pids.Current != 1 || m.Memory == nil {
 				return fmt.Errorf("stats are %v", m)
 			}
 		case *stats2.Metrics: // without controllers: the group above has processes

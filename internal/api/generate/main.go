@@ -36,7 +36,7 @@ func run() error {
 	}
 	list.WriteString("\t\"holdfast/internal/wire\"\n)\n\n// messages are one of each.\nvar messages = []wire.Message{\n")
 	for _, p := range packages {
-		g := &generator{messages: map[string]reflect.Type{}, enums: map[string]protoreflect.EnumDescriptor{}}
+		g := &generator{messages: map[string]reflect.Type{}, enums: map[string]protoreflect.EnumDescriptor{}, getters: p.getters}
 		source, err := g.generate(p)
 		if err != nil {
 			return err
@@ -63,6 +63,7 @@ type target struct {
 	dir      string // from that of package api
 	name     string
 	messages []proto.Message // with all those that are in them
+	getters  bool            // whether they have methods that return a field, of a nil message too
 }
 
 // field is a field of a message.
@@ -80,6 +81,7 @@ type field struct {
 type generator struct {
 	messages map[string]reflect.Type // struct types by their Go name here
 	enums    map[string]protoreflect.EnumDescriptor
+	getters  bool
 }
 
 // generate returns the source of a package.
@@ -249,8 +251,10 @@ func (g *generator) writeMessage(w *bytes.Buffer, name string, t reflect.Type) e
 		fmt.Fprintf(w, "\t\tcase %s:\n\t\t\treturn %s\n", f.number, read)
 	}
 	w.WriteString("\t\t}\n\t\treturn nil\n\t})\n}\n")
-	for _, f := range fields {
-		writeGetter(w, name, f)
+	if g.getters {
+		for _, f := range fields {
+			writeGetter(w, name, f)
+		}
 	}
 	return nil
 }

@@ -18,7 +18,7 @@ import (
 
 // packages are what is generated.
 var packages = []target{
-	{dir: ".", name: "api", messages: []proto.Message{
+	{dir: ".", name: "api", getters: true, messages: []proto.Message{
 		&task.CreateTaskRequest{}, &task.CreateTaskResponse{}, &task.DeleteRequest{}, &task.DeleteResponse{},
 		&task.ExecProcessRequest{}, &task.ExecProcessResponse{}, &task.ResizePtyRequest{}, &task.StateRequest{},
 		&task.StateResponse{}, &task.KillRequest{}, &task.CloseIORequest{}, &task.PidsRequest{},

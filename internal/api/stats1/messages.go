@@ -45,36 +45,6 @@ func (m *BlkIOEntry) Read(b []byte) error {
 		return nil
 	})
 }
-func (m *BlkIOEntry) GetOp() string {
-	if m == nil {
-		return ""
-	}
-	return m.Op
-}
-func (m *BlkIOEntry) GetDevice() string {
-	if m == nil {
-		return ""
-	}
-	return m.Device
-}
-func (m *BlkIOEntry) GetMajor() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.Major
-}
-func (m *BlkIOEntry) GetMinor() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.Minor
-}
-func (m *BlkIOEntry) GetValue() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.Value
-}
 
 // BlkIOStat is io.containerd.cgroups.v1.BlkIOStat.
 type BlkIOStat struct {
@@ -125,54 +95,6 @@ func (m *BlkIOStat) Read(b []byte) error {
 		return nil
 	})
 }
-func (m *BlkIOStat) GetIoServiceBytesRecursive() []*BlkIOEntry {
-	if m == nil {
-		return nil
-	}
-	return m.IoServiceBytesRecursive
-}
-func (m *BlkIOStat) GetIoServicedRecursive() []*BlkIOEntry {
-	if m == nil {
-		return nil
-	}
-	return m.IoServicedRecursive
-}
-func (m *BlkIOStat) GetIoQueuedRecursive() []*BlkIOEntry {
-	if m == nil {
-		return nil
-	}
-	return m.IoQueuedRecursive
-}
-func (m *BlkIOStat) GetIoServiceTimeRecursive() []*BlkIOEntry {
-	if m == nil {
-		return nil
-	}
-	return m.IoServiceTimeRecursive
-}
-func (m *BlkIOStat) GetIoWaitTimeRecursive() []*BlkIOEntry {
-	if m == nil {
-		return nil
-	}
-	return m.IoWaitTimeRecursive
-}
-func (m *BlkIOStat) GetIoMergedRecursive() []*BlkIOEntry {
-	if m == nil {
-		return nil
-	}
-	return m.IoMergedRecursive
-}
-func (m *BlkIOStat) GetIoTimeRecursive() []*BlkIOEntry {
-	if m == nil {
-		return nil
-	}
-	return m.IoTimeRecursive
-}
-func (m *BlkIOStat) GetSectorsRecursive() []*BlkIOEntry {
-	if m == nil {
-		return nil
-	}
-	return m.SectorsRecursive
-}
 
 // CPUStat is io.containerd.cgroups.v1.CPUStat.
 type CPUStat struct {
@@ -198,18 +120,6 @@ func (m *CPUStat) Read(b []byte) error {
 		}
 		return nil
 	})
-}
-func (m *CPUStat) GetUsage() *CPUUsage {
-	if m == nil {
-		return nil
-	}
-	return m.Usage
-}
-func (m *CPUStat) GetThrottling() *Throttle {
-	if m == nil {
-		return nil
-	}
-	return m.Throttling
 }
 
 // CPUUsage is io.containerd.cgroups.v1.CPUUsage.
@@ -244,30 +154,6 @@ func (m *CPUUsage) Read(b []byte) error {
 		}
 		return nil
 	})
-}
-func (m *CPUUsage) GetTotal() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.Total
-}
-func (m *CPUUsage) GetKernel() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.Kernel
-}
-func (m *CPUUsage) GetUser() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.User
-}
-func (m *CPUUsage) GetPerCPU() []uint64 {
-	if m == nil {
-		return nil
-	}
-	return m.PerCPU
 }
 
 // CgroupStats is io.containerd.cgroups.v1.CgroupStats.
@@ -307,36 +193,6 @@ func (m *CgroupStats) Read(b []byte) error {
 		return nil
 	})
 }
-func (m *CgroupStats) GetNrSleeping() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.NrSleeping
-}
-func (m *CgroupStats) GetNrRunning() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.NrRunning
-}
-func (m *CgroupStats) GetNrStopped() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.NrStopped
-}
-func (m *CgroupStats) GetNrUninterruptible() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.NrUninterruptible
-}
-func (m *CgroupStats) GetNrIoWait() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.NrIoWait
-}
 
 // HugetlbStat is io.containerd.cgroups.v1.HugetlbStat.
 type HugetlbStat struct {
@@ -370,30 +226,6 @@ func (m *HugetlbStat) Read(b []byte) error {
 		}
 		return nil
 	})
-}
-func (m *HugetlbStat) GetUsage() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.Usage
-}
-func (m *HugetlbStat) GetMax() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.Max
-}
-func (m *HugetlbStat) GetFailcnt() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.Failcnt
-}
-func (m *HugetlbStat) GetPagesize() string {
-	if m == nil {
-		return ""
-	}
-	return m.Pagesize
 }
 
 // MemoryEntry is io.containerd.cgroups.v1.MemoryEntry.
@@ -429,30 +261,6 @@ func (m *MemoryEntry) Read(b []byte) error {
 		return nil
 	})
 }
-func (m *MemoryEntry) GetLimit() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.Limit
-}
-func (m *MemoryEntry) GetUsage() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.Usage
-}
-func (m *MemoryEntry) GetMax() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.Max
-}
-func (m *MemoryEntry) GetFailcnt() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.Failcnt
-}
 
 // MemoryOomControl is io.containerd.cgroups.v1.MemoryOomControl.
 type MemoryOomControl struct {
@@ -482,24 +290,6 @@ func (m *MemoryOomControl) Read(b []byte) error {
 		}
 		return nil
 	})
-}
-func (m *MemoryOomControl) GetOomKillDisable() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.OomKillDisable
-}
-func (m *MemoryOomControl) GetUnderOom() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.UnderOom
-}
-func (m *MemoryOomControl) GetOomKill() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.OomKill
 }
 
 // MemoryStat is io.containerd.cgroups.v1.MemoryStat.
@@ -663,222 +453,6 @@ func (m *MemoryStat) Read(b []byte) error {
 		return nil
 	})
 }
-func (m *MemoryStat) GetCache() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.Cache
-}
-func (m *MemoryStat) GetRSS() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.RSS
-}
-func (m *MemoryStat) GetRSSHuge() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.RSSHuge
-}
-func (m *MemoryStat) GetMappedFile() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.MappedFile
-}
-func (m *MemoryStat) GetDirty() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.Dirty
-}
-func (m *MemoryStat) GetWriteback() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.Writeback
-}
-func (m *MemoryStat) GetPgPgIn() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.PgPgIn
-}
-func (m *MemoryStat) GetPgPgOut() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.PgPgOut
-}
-func (m *MemoryStat) GetPgFault() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.PgFault
-}
-func (m *MemoryStat) GetPgMajFault() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.PgMajFault
-}
-func (m *MemoryStat) GetInactiveAnon() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.InactiveAnon
-}
-func (m *MemoryStat) GetActiveAnon() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.ActiveAnon
-}
-func (m *MemoryStat) GetInactiveFile() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.InactiveFile
-}
-func (m *MemoryStat) GetActiveFile() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.ActiveFile
-}
-func (m *MemoryStat) GetUnevictable() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.Unevictable
-}
-func (m *MemoryStat) GetHierarchicalMemoryLimit() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.HierarchicalMemoryLimit
-}
-func (m *MemoryStat) GetHierarchicalSwapLimit() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.HierarchicalSwapLimit
-}
-func (m *MemoryStat) GetTotalCache() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.TotalCache
-}
-func (m *MemoryStat) GetTotalRSS() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.TotalRSS
-}
-func (m *MemoryStat) GetTotalRSSHuge() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.TotalRSSHuge
-}
-func (m *MemoryStat) GetTotalMappedFile() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.TotalMappedFile
-}
-func (m *MemoryStat) GetTotalDirty() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.TotalDirty
-}
-func (m *MemoryStat) GetTotalWriteback() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.TotalWriteback
-}
-func (m *MemoryStat) GetTotalPgPgIn() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.TotalPgPgIn
-}
-func (m *MemoryStat) GetTotalPgPgOut() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.TotalPgPgOut
-}
-func (m *MemoryStat) GetTotalPgFault() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.TotalPgFault
-}
-func (m *MemoryStat) GetTotalPgMajFault() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.TotalPgMajFault
-}
-func (m *MemoryStat) GetTotalInactiveAnon() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.TotalInactiveAnon
-}
-func (m *MemoryStat) GetTotalActiveAnon() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.TotalActiveAnon
-}
-func (m *MemoryStat) GetTotalInactiveFile() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.TotalInactiveFile
-}
-func (m *MemoryStat) GetTotalActiveFile() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.TotalActiveFile
-}
-func (m *MemoryStat) GetTotalUnevictable() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.TotalUnevictable
-}
-func (m *MemoryStat) GetUsage() *MemoryEntry {
-	if m == nil {
-		return nil
-	}
-	return m.Usage
-}
-func (m *MemoryStat) GetSwap() *MemoryEntry {
-	if m == nil {
-		return nil
-	}
-	return m.Swap
-}
-func (m *MemoryStat) GetKernel() *MemoryEntry {
-	if m == nil {
-		return nil
-	}
-	return m.Kernel
-}
-func (m *MemoryStat) GetKernelTCP() *MemoryEntry {
-	if m == nil {
-		return nil
-	}
-	return m.KernelTCP
-}
 
 // Metrics is io.containerd.cgroups.v1.Metrics.
 type Metrics struct {
@@ -932,60 +506,6 @@ func (m *Metrics) Read(b []byte) error {
 		}
 		return nil
 	})
-}
-func (m *Metrics) GetHugetlb() []*HugetlbStat {
-	if m == nil {
-		return nil
-	}
-	return m.Hugetlb
-}
-func (m *Metrics) GetPids() *PidsStat {
-	if m == nil {
-		return nil
-	}
-	return m.Pids
-}
-func (m *Metrics) GetCPU() *CPUStat {
-	if m == nil {
-		return nil
-	}
-	return m.CPU
-}
-func (m *Metrics) GetMemory() *MemoryStat {
-	if m == nil {
-		return nil
-	}
-	return m.Memory
-}
-func (m *Metrics) GetBlkio() *BlkIOStat {
-	if m == nil {
-		return nil
-	}
-	return m.Blkio
-}
-func (m *Metrics) GetRdma() *RdmaStat {
-	if m == nil {
-		return nil
-	}
-	return m.Rdma
-}
-func (m *Metrics) GetNetwork() []*NetworkStat {
-	if m == nil {
-		return nil
-	}
-	return m.Network
-}
-func (m *Metrics) GetCgroupStats() *CgroupStats {
-	if m == nil {
-		return nil
-	}
-	return m.CgroupStats
-}
-func (m *Metrics) GetMemoryOomControl() *MemoryOomControl {
-	if m == nil {
-		return nil
-	}
-	return m.MemoryOomControl
 }
 
 // NetworkStat is io.containerd.cgroups.v1.NetworkStat.
@@ -1041,60 +561,6 @@ func (m *NetworkStat) Read(b []byte) error {
 		return nil
 	})
 }
-func (m *NetworkStat) GetName() string {
-	if m == nil {
-		return ""
-	}
-	return m.Name
-}
-func (m *NetworkStat) GetRxBytes() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.RxBytes
-}
-func (m *NetworkStat) GetRxPackets() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.RxPackets
-}
-func (m *NetworkStat) GetRxErrors() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.RxErrors
-}
-func (m *NetworkStat) GetRxDropped() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.RxDropped
-}
-func (m *NetworkStat) GetTxBytes() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.TxBytes
-}
-func (m *NetworkStat) GetTxPackets() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.TxPackets
-}
-func (m *NetworkStat) GetTxErrors() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.TxErrors
-}
-func (m *NetworkStat) GetTxDropped() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.TxDropped
-}
 
 // PidsStat is io.containerd.cgroups.v1.PidsStat.
 type PidsStat struct {
@@ -1120,18 +586,6 @@ func (m *PidsStat) Read(b []byte) error {
 		}
 		return nil
 	})
-}
-func (m *PidsStat) GetCurrent() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.Current
-}
-func (m *PidsStat) GetLimit() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.Limit
 }
 
 // RdmaEntry is io.containerd.cgroups.v1.RdmaEntry.
@@ -1163,24 +617,6 @@ func (m *RdmaEntry) Read(b []byte) error {
 		return nil
 	})
 }
-func (m *RdmaEntry) GetDevice() string {
-	if m == nil {
-		return ""
-	}
-	return m.Device
-}
-func (m *RdmaEntry) GetHcaHandles() uint32 {
-	if m == nil {
-		return 0
-	}
-	return m.HcaHandles
-}
-func (m *RdmaEntry) GetHcaObjects() uint32 {
-	if m == nil {
-		return 0
-	}
-	return m.HcaObjects
-}
 
 // RdmaStat is io.containerd.cgroups.v1.RdmaStat.
 type RdmaStat struct {
@@ -1206,18 +642,6 @@ func (m *RdmaStat) Read(b []byte) error {
 		}
 		return nil
 	})
-}
-func (m *RdmaStat) GetCurrent() []*RdmaEntry {
-	if m == nil {
-		return nil
-	}
-	return m.Current
-}
-func (m *RdmaStat) GetLimit() []*RdmaEntry {
-	if m == nil {
-		return nil
-	}
-	return m.Limit
 }
 
 // Throttle is io.containerd.cgroups.v1.Throttle.
@@ -1248,22 +672,4 @@ func (m *Throttle) Read(b []byte) error {
 		}
 		return nil
 	})
-}
-func (m *Throttle) GetPeriods() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.Periods
-}
-func (m *Throttle) GetThrottledPeriods() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.ThrottledPeriods
-}
-func (m *Throttle) GetThrottledTime() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.ThrottledTime
 }

@@ -61,60 +61,6 @@ func (m *CPUStat) Read(b []byte) error {
 		return nil
 	})
 }
-func (m *CPUStat) GetUsageUsec() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.UsageUsec
-}
-func (m *CPUStat) GetUserUsec() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.UserUsec
-}
-func (m *CPUStat) GetSystemUsec() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.SystemUsec
-}
-func (m *CPUStat) GetNrPeriods() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.NrPeriods
-}
-func (m *CPUStat) GetNrThrottled() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.NrThrottled
-}
-func (m *CPUStat) GetThrottledUsec() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.ThrottledUsec
-}
-func (m *CPUStat) GetPSI() *PSIStats {
-	if m == nil {
-		return nil
-	}
-	return m.PSI
-}
-func (m *CPUStat) GetNrBursts() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.NrBursts
-}
-func (m *CPUStat) GetBurstUsec() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.BurstUsec
-}
 
 // HugeTlbStat is io.containerd.cgroups.v2.HugeTlbStat.
 type HugeTlbStat struct {
@@ -148,30 +94,6 @@ func (m *HugeTlbStat) Read(b []byte) error {
 		}
 		return nil
 	})
-}
-func (m *HugeTlbStat) GetCurrent() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.Current
-}
-func (m *HugeTlbStat) GetMax() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.Max
-}
-func (m *HugeTlbStat) GetPagesize() string {
-	if m == nil {
-		return ""
-	}
-	return m.Pagesize
-}
-func (m *HugeTlbStat) GetFailcnt() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.Failcnt
 }
 
 // IOEntry is io.containerd.cgroups.v2.IOEntry.
@@ -215,42 +137,6 @@ func (m *IOEntry) Read(b []byte) error {
 		return nil
 	})
 }
-func (m *IOEntry) GetMajor() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.Major
-}
-func (m *IOEntry) GetMinor() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.Minor
-}
-func (m *IOEntry) GetRbytes() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.Rbytes
-}
-func (m *IOEntry) GetWbytes() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.Wbytes
-}
-func (m *IOEntry) GetRios() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.Rios
-}
-func (m *IOEntry) GetWios() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.Wios
-}
 
 // IOStat is io.containerd.cgroups.v2.IOStat.
 type IOStat struct {
@@ -276,18 +162,6 @@ func (m *IOStat) Read(b []byte) error {
 		}
 		return nil
 	})
-}
-func (m *IOStat) GetUsage() []*IOEntry {
-	if m == nil {
-		return nil
-	}
-	return m.Usage
-}
-func (m *IOStat) GetPSI() *PSIStats {
-	if m == nil {
-		return nil
-	}
-	return m.PSI
 }
 
 // MemoryEvents is io.containerd.cgroups.v2.MemoryEvents.
@@ -330,42 +204,6 @@ func (m *MemoryEvents) Read(b []byte) error {
 		}
 		return nil
 	})
-}
-func (m *MemoryEvents) GetLow() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.Low
-}
-func (m *MemoryEvents) GetHigh() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.High
-}
-func (m *MemoryEvents) GetMax() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.Max
-}
-func (m *MemoryEvents) GetOom() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.Oom
-}
-func (m *MemoryEvents) GetOomKill() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.OomKill
-}
-func (m *MemoryEvents) GetOomGroupKill() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.OomGroupKill
 }
 
 // MemoryStat is io.containerd.cgroups.v2.MemoryStat.
@@ -537,234 +375,6 @@ func (m *MemoryStat) Read(b []byte) error {
 		return nil
 	})
 }
-func (m *MemoryStat) GetAnon() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.Anon
-}
-func (m *MemoryStat) GetFile() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.File
-}
-func (m *MemoryStat) GetKernelStack() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.KernelStack
-}
-func (m *MemoryStat) GetSlab() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.Slab
-}
-func (m *MemoryStat) GetSock() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.Sock
-}
-func (m *MemoryStat) GetShmem() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.Shmem
-}
-func (m *MemoryStat) GetFileMapped() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.FileMapped
-}
-func (m *MemoryStat) GetFileDirty() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.FileDirty
-}
-func (m *MemoryStat) GetFileWriteback() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.FileWriteback
-}
-func (m *MemoryStat) GetAnonThp() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.AnonThp
-}
-func (m *MemoryStat) GetInactiveAnon() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.InactiveAnon
-}
-func (m *MemoryStat) GetActiveAnon() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.ActiveAnon
-}
-func (m *MemoryStat) GetInactiveFile() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.InactiveFile
-}
-func (m *MemoryStat) GetActiveFile() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.ActiveFile
-}
-func (m *MemoryStat) GetUnevictable() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.Unevictable
-}
-func (m *MemoryStat) GetSlabReclaimable() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.SlabReclaimable
-}
-func (m *MemoryStat) GetSlabUnreclaimable() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.SlabUnreclaimable
-}
-func (m *MemoryStat) GetPgfault() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.Pgfault
-}
-func (m *MemoryStat) GetPgmajfault() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.Pgmajfault
-}
-func (m *MemoryStat) GetWorkingsetRefault() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.WorkingsetRefault
-}
-func (m *MemoryStat) GetWorkingsetActivate() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.WorkingsetActivate
-}
-func (m *MemoryStat) GetWorkingsetNodereclaim() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.WorkingsetNodereclaim
-}
-func (m *MemoryStat) GetPgrefill() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.Pgrefill
-}
-func (m *MemoryStat) GetPgscan() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.Pgscan
-}
-func (m *MemoryStat) GetPgsteal() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.Pgsteal
-}
-func (m *MemoryStat) GetPgactivate() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.Pgactivate
-}
-func (m *MemoryStat) GetPgdeactivate() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.Pgdeactivate
-}
-func (m *MemoryStat) GetPglazyfree() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.Pglazyfree
-}
-func (m *MemoryStat) GetPglazyfreed() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.Pglazyfreed
-}
-func (m *MemoryStat) GetThpFaultAlloc() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.ThpFaultAlloc
-}
-func (m *MemoryStat) GetThpCollapseAlloc() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.ThpCollapseAlloc
-}
-func (m *MemoryStat) GetUsage() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.Usage
-}
-func (m *MemoryStat) GetUsageLimit() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.UsageLimit
-}
-func (m *MemoryStat) GetSwapUsage() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.SwapUsage
-}
-func (m *MemoryStat) GetSwapLimit() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.SwapLimit
-}
-func (m *MemoryStat) GetMaxUsage() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.MaxUsage
-}
-func (m *MemoryStat) GetSwapMaxUsage() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.SwapMaxUsage
-}
-func (m *MemoryStat) GetPSI() *PSIStats {
-	if m == nil {
-		return nil
-	}
-	return m.PSI
-}
 
 // Metrics is io.containerd.cgroups.v2.Metrics.
 type Metrics struct {
@@ -814,54 +424,6 @@ func (m *Metrics) Read(b []byte) error {
 		}
 		return nil
 	})
-}
-func (m *Metrics) GetPids() *PidsStat {
-	if m == nil {
-		return nil
-	}
-	return m.Pids
-}
-func (m *Metrics) GetCPU() *CPUStat {
-	if m == nil {
-		return nil
-	}
-	return m.CPU
-}
-func (m *Metrics) GetMemory() *MemoryStat {
-	if m == nil {
-		return nil
-	}
-	return m.Memory
-}
-func (m *Metrics) GetRdma() *RdmaStat {
-	if m == nil {
-		return nil
-	}
-	return m.Rdma
-}
-func (m *Metrics) GetIo() *IOStat {
-	if m == nil {
-		return nil
-	}
-	return m.Io
-}
-func (m *Metrics) GetHugetlb() []*HugeTlbStat {
-	if m == nil {
-		return nil
-	}
-	return m.Hugetlb
-}
-func (m *Metrics) GetMemoryEvents() *MemoryEvents {
-	if m == nil {
-		return nil
-	}
-	return m.MemoryEvents
-}
-func (m *Metrics) GetNetwork() []*NetworkStat {
-	if m == nil {
-		return nil
-	}
-	return m.Network
 }
 
 // NetworkStat is io.containerd.cgroups.v2.NetworkStat.
@@ -917,60 +479,6 @@ func (m *NetworkStat) Read(b []byte) error {
 		return nil
 	})
 }
-func (m *NetworkStat) GetName() string {
-	if m == nil {
-		return ""
-	}
-	return m.Name
-}
-func (m *NetworkStat) GetRxBytes() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.RxBytes
-}
-func (m *NetworkStat) GetRxPackets() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.RxPackets
-}
-func (m *NetworkStat) GetRxErrors() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.RxErrors
-}
-func (m *NetworkStat) GetRxDropped() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.RxDropped
-}
-func (m *NetworkStat) GetTxBytes() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.TxBytes
-}
-func (m *NetworkStat) GetTxPackets() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.TxPackets
-}
-func (m *NetworkStat) GetTxErrors() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.TxErrors
-}
-func (m *NetworkStat) GetTxDropped() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.TxDropped
-}
 
 // PSIData is io.containerd.cgroups.v2.PSIData.
 type PSIData struct {
@@ -1005,30 +513,6 @@ func (m *PSIData) Read(b []byte) error {
 		return nil
 	})
 }
-func (m *PSIData) GetAvg10() float64 {
-	if m == nil {
-		return 0
-	}
-	return m.Avg10
-}
-func (m *PSIData) GetAvg60() float64 {
-	if m == nil {
-		return 0
-	}
-	return m.Avg60
-}
-func (m *PSIData) GetAvg300() float64 {
-	if m == nil {
-		return 0
-	}
-	return m.Avg300
-}
-func (m *PSIData) GetTotal() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.Total
-}
 
 // PSIStats is io.containerd.cgroups.v2.PSIStats.
 type PSIStats struct {
@@ -1055,18 +539,6 @@ func (m *PSIStats) Read(b []byte) error {
 		return nil
 	})
 }
-func (m *PSIStats) GetSome() *PSIData {
-	if m == nil {
-		return nil
-	}
-	return m.Some
-}
-func (m *PSIStats) GetFull() *PSIData {
-	if m == nil {
-		return nil
-	}
-	return m.Full
-}
 
 // PidsStat is io.containerd.cgroups.v2.PidsStat.
 type PidsStat struct {
@@ -1092,18 +564,6 @@ func (m *PidsStat) Read(b []byte) error {
 		}
 		return nil
 	})
-}
-func (m *PidsStat) GetCurrent() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.Current
-}
-func (m *PidsStat) GetLimit() uint64 {
-	if m == nil {
-		return 0
-	}
-	return m.Limit
 }
 
 // RdmaEntry is io.containerd.cgroups.v2.RdmaEntry.
@@ -1135,24 +595,6 @@ func (m *RdmaEntry) Read(b []byte) error {
 		return nil
 	})
 }
-func (m *RdmaEntry) GetDevice() string {
-	if m == nil {
-		return ""
-	}
-	return m.Device
-}
-func (m *RdmaEntry) GetHcaHandles() uint32 {
-	if m == nil {
-		return 0
-	}
-	return m.HcaHandles
-}
-func (m *RdmaEntry) GetHcaObjects() uint32 {
-	if m == nil {
-		return 0
-	}
-	return m.HcaObjects
-}
 
 // RdmaStat is io.containerd.cgroups.v2.RdmaStat.
 type RdmaStat struct {
@@ -1178,16 +620,4 @@ func (m *RdmaStat) Read(b []byte) error {
 		}
 		return nil
 	})
-}
-func (m *RdmaStat) GetCurrent() []*RdmaEntry {
-	if m == nil {
-		return nil
-	}
-	return m.Current
-}
-func (m *RdmaStat) GetLimit() []*RdmaEntry {
-	if m == nil {
-		return nil
-	}
-	return m.Limit
 }
