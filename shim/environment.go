@@ -27,13 +27,11 @@ const passVariable = "HOLDFAST_PASS_ENV"
 // daemonEnv returns the environment of the daemon.
 func (s *starter) daemonEnv() []string {
 	own := map[string]string{
-		"TTRPC_ADDRESS": s.params.TTRPCAddress,
-		socketVariable:  s.socket,
-		groupVariable:   s.group,
-		"GOMAXPROCS":    "1", // docs/decisions/0007
-	}
-	if value := lookup(s.env, "GOMAXPROCS"); value != "" {
-		own[childProcsVariable] = value
+		"TTRPC_ADDRESS":    s.params.TTRPCAddress,
+		socketVariable:     s.socket,
+		groupVariable:      s.group,
+		"GOMAXPROCS":       "1", // docs/decisions/0007
+		childProcsVariable: lookup(s.env, "GOMAXPROCS"),
 	}
 	var env []string
 	for _, entry := range passedOf(s.env) {
@@ -69,11 +67,11 @@ func cleanEnvironment() error {
 // restoreProcs gives the runtime, which inherits from us, the GOMAXPROCS that the manager has set and not
 // ours.
 func restoreProcs() error {
-	value, set := os.LookupEnv(childProcsVariable)
-	if !set {
-		return os.Unsetenv("GOMAXPROCS")
+	err := os.Unsetenv("GOMAXPROCS")
+	if value := os.Getenv(childProcsVariable); value != "" {
+		err = os.Setenv("GOMAXPROCS", value)
 	}
-	return errors.Join(os.Setenv("GOMAXPROCS", value), os.Unsetenv(childProcsVariable))
+	return errors.Join(err, os.Unsetenv(childProcsVariable))
 }
 
 // passedOf returns the entries of env that are passed on.

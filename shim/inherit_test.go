@@ -19,7 +19,7 @@ func TestDaemonsEnvironmentIsAllowListed(t *testing.T) {
 	} {
 		t.Run(version, func(t *testing.T) {
 			m := newManager(t, version)
-			m.env = append(m.env, "OTEL_A=1", "TRACEPARENT=00-1", "HOLDFAST_X=y", "HOLDFAST_SOCKET=/stranger", "GODEBUG=x=1",
+			m.env = append(m.env, "OTEL_A=1", "TRACEPARENT=00-1", "HOLDFAST_X=y", "HOLDFAST_SOCKET=/stranger", "HOLDFAST_CHILD_GOMAXPROCS=9", "GODEBUG=x=1",
 				"OTHER=1", "HTTPS_PROXY=http://u:p@h", "PATHOLOGY=1")
 			m.bundle("c1", nil)
 			socket := m.mustStart("c1", nil)
