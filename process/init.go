@@ -13,6 +13,7 @@ import (
 	"holdfast/internal/proc"
 	"holdfast/internal/reaper"
 	"holdfast/internal/recorder"
+	"holdfast/internal/wire"
 	"holdfast/runc"
 )
 
@@ -226,7 +227,7 @@ func drain(ctx context.Context, p *process) {
 }
 
 // command runs one runtime command under the turn and logs event, unless that is nil.
-func (c *Container) command(ctx context.Context, op Op, run func(context.Context) error, event message) error {
+func (c *Container) command(ctx context.Context, op Op, run func(context.Context) error, event wire.Message) error {
 	return c.init.do(ctx, op, func() error {
 		limited, cancel := c.whileAlive(ctx, op)
 		defer cancel()

@@ -14,11 +14,7 @@ import (
 	"holdfast/internal/bundle"
 	"holdfast/internal/reaper"
 	"holdfast/internal/recorder"
-	"holdfast/internal/wire"
 )
-
-// message is an event of containerd.events.
-type message = wire.Message
 
 // patience is how long a life waits for execs before it says for whom it waits.
 const patience = 10 * time.Second

@@ -50,7 +50,7 @@ var edgeCodes = []struct {
 
 // edge returns the interceptor that all calls pass. It is the only place where errors get codes,
 // and where a panic of a handler is caught: a bug in Stats must not end a pod.
-func edge(log *slog.Logger, steps *recorder.Recorder, rest *tidier) ttrpc.UnaryServerInterceptor {
+func edge(log *slog.Logger, steps *recorder.Recorder, tidier *tidier) ttrpc.UnaryServerInterceptor {
 	return func(ctx context.Context, unmarshal ttrpc.Unmarshaler, info *ttrpc.UnaryServerInfo, method ttrpc.Method) (answer any, err error) {
 		began := time.Now()
 		slow := watch(log, info.FullMethod, steps)
@@ -62,7 +62,7 @@ func edge(log *slog.Logger, steps *recorder.Recorder, rest *tidier) ttrpc.UnaryS
 				answer, err = nil, status.Error(codes.Internal, fmt.Sprintf("cannot answer %s: the shim has a bug (%v); see its log and report it", info.FullMethod, cause))
 			}
 			record(log, info.FullMethod, time.Since(began), err)
-			rest.later()
+			tidier.later()
 		}()
 		answer, err = method(ctx, unmarshal)
 		if err == nil {

@@ -34,7 +34,8 @@ func spy(t *testing.T, dir, name, rest string) string {
 
 // The manager has a secret in its environment and a directory open, as descriptor 200, which it
 // does not close when it starts us. Neither gets to the daemon, the runtime, a hook, a logger or
-// the container, nor do they when the delete action runs the runtime. Only what is meant to is passed on.
+// the container, nor do they when the delete action runs the runtime. GOMAXPROCS gets to
+// the runtime and the hooks, as the manager has set it.
 func TestNothingOfTheManagersIsPassedOn(t *testing.T) {
 	dir := t.TempDir()
 	t.Setenv("REGISTRY_PASSWORD", secret)
