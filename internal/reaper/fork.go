@@ -2,7 +2,9 @@ package reaper
 
 import (
 	"bytes"
+	"maps"
 	"os"
+	"slices"
 	"strconv"
 	"syscall"
 	"time"
@@ -20,29 +22,35 @@ type Fork struct {
 func (r *registry) fork(path string, argv []string, attr *syscall.ProcAttr) (pid int, err error) {
 	f := &Fork{done: make(chan struct{})}
 	r.mu.Lock()
+	maps.DeleteFunc(r.forks, func(f *Fork, _ struct{}) bool { return f.old() })
 	r.forks[f] = struct{}{}
 	r.mu.Unlock()
 	defer func() {
 		f.pid, f.at = pid, time.Now()
-		r.mu.Lock()
-		delete(r.forks, f)
-		r.mu.Unlock()
 		close(f.done)
 	}()
 	return syscall.ForkExec(path, argv, attr)
 }
 
-// Forking returns the forks under way. syscall.ForkLock says less: it is free again when the child has
-// left our memory, and the kernel closes the descriptors after that (execve(2), begin_new_exec in
-// fs/exec.c).
+// Forking returns the forks that are not over. syscall.ForkLock says less: it is free again when the
+// child has left our memory, and the kernel closes the descriptors after that (execve(2),
+// begin_new_exec in fs/exec.c).
 func Forking() []*Fork {
 	table.mu.Lock()
-	defer table.mu.Unlock()
-	forks := make([]*Fork, 0, len(table.forks))
-	for f := range table.forks {
-		forks = append(forks, f)
+	forks := slices.Collect(maps.Keys(table.forks))
+	table.mu.Unlock()
+	over := make(map[*Fork]bool, len(forks))
+	for _, f := range forks {
+		over[f] = f.Over()
 	}
-	return forks
+	table.mu.Lock()
+	defer table.mu.Unlock()
+	return slices.DeleteFunc(forks, func(f *Fork) bool {
+		if over[f] {
+			delete(table.forks, f)
+		}
+		return over[f]
+	})
 }
 
 // forkLimit is how long a child may need from the end of ForkExec until it has let go of the last file.
@@ -56,12 +64,10 @@ const forkLimit = time.Second
 // ended is past that (there it only runs, or sleeps uninterruptibly). One that is never found like that
 // is given forkLimit.
 func (f *Fork) Over() bool {
-	select {
-	case <-f.done:
-	default:
+	if !f.returned() {
 		return false
 	}
-	if f.pid <= 0 || time.Since(f.at) > forkLimit {
+	if f.pid <= 0 || f.old() {
 		return true
 	}
 	stat, err := os.ReadFile("/proc/" + strconv.Itoa(f.pid) + "/stat")
@@ -71,4 +77,19 @@ func (f *Fork) Over() bool {
 	// "pid (name) state …"; the name may hold anything.
 	_, state, _ := bytes.Cut(stat[bytes.LastIndexByte(stat, ')')+1:], []byte(" "))
 	return !bytes.HasPrefix(state, []byte("R")) && !bytes.HasPrefix(state, []byte("D"))
+}
+
+// returned tells whether ForkExec has.
+func (f *Fork) returned() bool {
+	select {
+	case <-f.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// old tells whether ForkExec has returned so long ago that the child is taken to be over.
+func (f *Fork) old() bool {
+	return f.returned() && time.Since(f.at) > forkLimit
 }

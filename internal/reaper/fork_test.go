@@ -3,6 +3,7 @@ package reaper
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -45,6 +46,32 @@ func TestForkIsOverWhenItsChildIsInItsProgram(t *testing.T) {
 	stateIs(t, idle.Pid(), "S")
 	if !ended(idle.Pid(), 0).Over() {
 		t.Error("one whose child sleeps is not over")
+	}
+}
+
+// A child may need its time to let go of our files although ForkExec has returned.
+func TestForkingTellsOfThoseThatHaveReturned(t *testing.T) {
+	of := func(c *Child) bool {
+		return slices.ContainsFunc(Forking(), func(f *Fork) bool { return f.returned() && f.pid == c.Pid() })
+	}
+	busy := start(t, "while :; do :; done")
+	stateIs(t, busy.Pid(), "R")
+	if !of(busy) {
+		t.Error("a child that may not run its program yet is not told of")
+	}
+	idle := start(t, "exec sleep 1000")
+	stateIs(t, idle.Pid(), "S")
+	if of(idle) {
+		t.Error("a child that runs its program is told of")
+	}
+	time.Sleep(forkLimit)
+	start(t, "exec sleep 1000")
+	table.mu.Lock()
+	defer table.mu.Unlock()
+	for f := range table.forks {
+		if f.returned() && f.pid == busy.Pid() {
+			t.Error("an old one is still in the table")
+		}
 	}
 }
 

@@ -8,15 +8,24 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"holdfast/internal/client"
 )
 
 const (
 	// slowly is how long a slow reader rests before each chunk.
 	slowly = time.Millisecond
-	// fitsPipe is what a process may write although nobody reads.
-	fitsPipe = 64 << 10
+	// What a process may write although nobody reads. What comes from a terminal fills the 16 pages of
+	// a pipe worse: two pieces that do not fit into one page together take a page each (pipe_write in fs/pipe.c).
+	fitsPipe     = 64 << 10
+	fitsTerminal = fitsPipe / 2
 )
+
+// waits tells whether a late reader comes only after the exit: what the process says fits into its FIFO.
+func (r round) waits() bool {
+	return r.read == late && (r.size <= fitsTerminal || r.size <= fitsPipe && !r.terminal)
+}
 
 // ends is the client's side of one round.
 type ends struct {
@@ -42,13 +51,23 @@ func (e *ending) open(r round) (*ends, error) {
 		s.logDir, s.given = path, client.IO{Stdout: uri, Stderr: uri}
 		return s, err
 	}
-	if err := s.read(e, r); err != nil {
-		return nil, err
-	}
 	if r.read == late {
-		s.fifos.Close()
+		// Not opened and closed again: a child that we start would have it open for a while.
+		err := s.name(e, r)
+		return s, err
 	}
-	return s, nil
+	err := s.read(e, r)
+	return s, err
+}
+
+// name makes the FIFOs for a late reader.
+func (s *ends) name(e *ending, r round) error {
+	s.given = client.IO{Stdout: filepath.Join(e.dir, r.id+"-stdout"), Terminal: r.terminal}
+	if err := unix.Mkfifo(s.given.Stdout, 0o600); err != nil || r.terminal {
+		return err
+	}
+	s.given.Stderr = filepath.Join(e.dir, r.id+"-stderr")
+	return unix.Mkfifo(s.given.Stderr, 0o600)
 }
 
 // read opens the FIFOs.
@@ -73,7 +92,7 @@ func (s *ends) io() *client.IO {
 
 // afterStart lets a late reader come while the process is kept waiting.
 func (s *ends) afterStart(e *ending, r round) error {
-	if s.fifos == nil || r.read != late || r.size <= fitsPipe {
+	if r.scheme != "fifo" || r.read != late || r.waits() {
 		return nil
 	}
 	return s.read(e, r)
@@ -84,10 +103,10 @@ func (s *ends) afterExit(e *ending, r round) error {
 	if r.scheme == "file" {
 		return checkFile(filepath.Join(e.dir, "log-"+r.id), s.check.want)
 	}
-	if s.fifos == nil {
+	if r.scheme != "fifo" {
 		return nil
 	}
-	if r.read == late && r.size <= fitsPipe {
+	if r.waits() {
 		if err := s.read(e, r); err != nil {
 			return err
 		}

@@ -363,8 +363,15 @@ var mutants = []mutant{
 		breaks: "a child is no reader as long as it may have a copy of ours",
 		file:   "internal/reaper/fork.go",
 		tests:  "TestForkIsOverWhenItsChildIsInItsProgram",
-		old:    "\tif f.pid <= 0 || time.Since(f.at) > forkLimit {",
-		new:    "\tif f.pid != 0 || time.Since(f.at) > forkLimit {",
+		old:    "\tif f.pid <= 0 || f.old() {",
+		new:    "\tif f.pid != 0 || f.old() {",
+	},
+	{
+		breaks: "a child may have a copy of ours after its fork has returned",
+		file:   "internal/reaper/fork.go",
+		tests:  "TestForkingTellsOfThoseThatHaveReturned",
+		old:    "\t\tover[f] = f.Over()",
+		new:    "\t\tover[f] = f.returned()",
 	},
 
 	{
