@@ -17,13 +17,11 @@ import (
 
 // Open opens a regular file for reading.
 func Open(path string) (*os.File, error) {
-	// The dot makes the kernel refuse what is no directory; it would wait for the writer of a FIFO.
-	dir, err := os.OpenRoot(filepath.Dir(path) + "/.")
-	if err != nil {
-		return nil, err
+	// Most are no links, and a file that is none needs no root to be held in.
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
+	if errors.Is(err, unix.ELOOP) {
+		f, err = openLink(path)
 	}
-	defer dir.Close() //nolint:errcheck // nothing was written
-	f, err := dir.OpenFile(filepath.Base(path), os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -31,6 +29,17 @@ func Open(path string) (*os.File, error) {
 		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil
+}
+
+// openLink opens what a link leads to, within its directory.
+func openLink(path string) (*os.File, error) {
+	// The dot makes the kernel refuse what is no directory; it would wait for the writer of a FIFO.
+	dir, err := os.OpenRoot(filepath.Dir(path) + "/.")
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close() //nolint:errcheck // nothing was written
+	return dir.OpenFile(filepath.Base(path), os.O_RDONLY|unix.O_NONBLOCK, 0)
 }
 
 // Regular returns an error if f is no regular file.
@@ -45,10 +54,14 @@ func Regular(f *os.File) error {
 // Make makes a file with exactly that mode, in the place of whatever has that name. If it fails there is
 // none.
 func Make(path string, content []byte, mode os.FileMode) error {
-	if err := Remove(path); err != nil {
-		return err
+	const flags = os.O_WRONLY | os.O_CREATE | os.O_EXCL
+	f, err := os.OpenFile(path, flags, mode)
+	if errors.Is(err, fs.ErrExist) {
+		if err := Remove(path); err != nil {
+			return err
+		}
+		f, err = os.OpenFile(path, flags, mode)
 	}
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
 	if err != nil {
 		return err
 	}
@@ -73,8 +86,12 @@ func Replace(path string, content []byte, mode os.FileMode) error {
 	return os.Rename(next, path)
 }
 
-// Remove removes a file, if it is there.
+// Remove removes a file or an empty directory, if it is there.
 func Remove(path string) error {
+	// Mostly there is nothing, which os.Remove asks the kernel twice.
+	if err := unix.Unlink(path); err == nil || errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
 	if err := os.Remove(path); !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
