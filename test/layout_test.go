@@ -46,7 +46,8 @@ var mayImport = map[string][]string{
 	},
 	shimCommand:                {"holdfast/shim"},
 	"holdfast/internal/client": {},
-	"holdfast/cmd/holdfast":    {"holdfast/internal/client"},
+	"holdfast/internal/node":   {},
+	"holdfast/cmd/holdfast":    {"holdfast/internal/client", "holdfast/internal/node"},
 }
 
 // notLinked are the packages, and all below them, that would make every shim on a node bigger.

@@ -37,6 +37,9 @@ func verbs() []verb {
 			name: "run", usage: "[-t] [-i] [-d] [BUNDLE]", max: 1, setup: setupRun,
 			help: "run a container through a shim of its own; without BUNDLE one that greets",
 		},
+		{name: "ls", help: "list the shims of this node and their containers, and what others have left", setup: setupList},
+		{name: "gc", help: "name the sockets that nobody listens on any more; with -yes, remove them", setup: setupCollect},
+		{name: "doctor", help: "look whether this node is fit for the shim, and say what to do", setup: setupDoctor},
 	}, shimVerbs...)
 }
 

@@ -75,8 +75,8 @@ func attachFlags(f *flag.FlagSet, t *target) {
 func onShim(do func(context.Context, *target) (int, error), flags func(*flag.FlagSet, *target)) func(*flag.FlagSet) action {
 	return func(f *flag.FlagSet) action {
 		t := &target{}
-		f.StringVar(&t.address, "address", "", "address of the shim, unix://PATH (needed)")
-		f.StringVar(&t.namespace, "namespace", client.DefaultNamespace, "containerd namespace")
+		f.StringVar(&t.address, "address", "", "address of the shim, unix://PATH; that of the container's if not given")
+		f.StringVar(&t.namespace, "namespace", "", "containerd namespace; with an address "+client.DefaultNamespace+" if not given")
 		if flags != nil {
 			flags(f, t)
 		}
@@ -95,8 +95,8 @@ func onShim(do func(context.Context, *target) (int, error), flags func(*flag.Fla
 
 // dial connects, in the newest version of the service that the shim has.
 func (t *target) dial(ctx context.Context) (err error) {
-	if t.address == "" {
-		return errors.New("cannot ask a shim: because --address is missing; `holdfast run -d` prints one, and so do the files bootstrap.json and address of a bundle")
+	if err := t.locate(ctx); err != nil {
+		return err
 	}
 	if t.Shim, err = client.Dial(ctx, t.address); err != nil {
 		return err
