@@ -262,7 +262,16 @@ func (c *Container) cgroup() *cgroup.Group {
 	return c.group
 }
 
-// live execs, in no order.
+// Execs returns the ids of the execs that have not been deleted, in no order.
+func (c *Container) Execs() []string {
+	var ids []string
+	for _, e := range c.all() {
+		ids = append(ids, e.cfg.ID)
+	}
+	return ids
+}
+
+// all returns the execs that have not been deleted, in no order.
 func (c *Container) all() []*execProcess {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -63,14 +63,16 @@ func serve(ctx context.Context, p DaemonParams) error {
 }
 
 func newServer(service *Service, events *EventLog, log *slog.Logger) (*ttrpc.Server, error) {
+	looks := newInspector(service, events)
 	server, err := ttrpc.NewServer(
 		ttrpc.WithServerHandshaker(greeter{service: service, visited: events.Visited}),
-		ttrpc.WithUnaryServerInterceptor(edge(log, service.steps, newTidier())),
+		ttrpc.WithUnaryServerInterceptor(edge(log, service.steps, newTidier(), looks.requests)),
 	)
 	if err != nil {
 		return nil, err
 	}
 	service.Register(server)
+	looks.register(server)
 	return server, nil
 }
 

@@ -50,11 +50,13 @@ var edgeCodes = []struct {
 
 // edge returns the interceptor that all calls pass. It is the only place where errors get codes,
 // and where a panic of a handler is caught: a bug in Stats must not end a pod.
-func edge(log *slog.Logger, steps *recorder.Recorder, tidier *tidier) ttrpc.UnaryServerInterceptor {
+func edge(log *slog.Logger, steps *recorder.Recorder, tidier *tidier, requests *requests) ttrpc.UnaryServerInterceptor {
 	return func(ctx context.Context, unmarshal ttrpc.Unmarshaler, info *ttrpc.UnaryServerInfo, method ttrpc.Method) (answer any, err error) {
 		began := time.Now()
 		slow := watch(log, info.FullMethod, steps)
+		request := requests.begin(info.FullMethod, began)
 		defer func() {
+			requests.end(request)
 			slow.Stop()
 			if cause := recover(); cause != nil {
 				log.Error("panic", "op", info.FullMethod, "err", fmt.Sprint(cause), "stack", string(debug.Stack()),
@@ -64,7 +66,11 @@ func edge(log *slog.Logger, steps *recorder.Recorder, tidier *tidier) ttrpc.Unar
 			record(log, info.FullMethod, time.Since(began), err)
 			tidier.later()
 		}()
-		answer, err = method(ctx, unmarshal)
+		answer, err = method(ctx, func(message any) error {
+			err := unmarshal(message)
+			requests.name(request, message)
+			return err
+		})
 		if err == nil {
 			err = checkSize(answer)
 		}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"text/tabwriter"
 )
@@ -40,7 +41,7 @@ func verbs() []verb {
 		{name: "ls", help: "list the shims of this node and their containers, and what others have left", setup: setupList},
 		{name: "gc", help: "name the sockets that nobody listens on any more; with -yes, remove them", setup: setupCollect},
 		{name: "doctor", help: "look whether this node is fit for the shim, and say what to do", setup: setupDoctor},
-	}, shimVerbs...)
+	}, slices.Concat(lookVerbs, shimVerbs)...)
 }
 
 func main() {

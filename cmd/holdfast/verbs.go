@@ -40,6 +40,7 @@ type target struct {
 	signal          string
 	all             bool
 	terminal, stdin bool
+	trace           bool
 }
 
 // shimVerbs are the verbs that ask a running shim. Read only.

@@ -21,6 +21,7 @@ const (
 	namespaceKey = "containerd-namespace-ttrpc"
 
 	serviceV2 = "containerd.task.v2.Task"
+	serviceV3 = "containerd.task.v3.Task"
 
 	// DefaultNamespace is sent unless Shim.Namespace is set.
 	DefaultNamespace = "default"
@@ -81,7 +82,7 @@ func (s *Shim) call(ctx context.Context, req *ttrpc.Request, resp *ttrpc.Respons
 	if _, ok := ttrpc.GetMetadataValue(ctx, namespaceKey); !ok {
 		req.Metadata = append(req.Metadata, &ttrpc.KeyValue{Key: namespaceKey, Value: s.Namespace})
 	}
-	if s.Version == 2 {
+	if s.Version == 2 && req.Service == serviceV3 {
 		req.Service = serviceV2
 	}
 	if err := invoke(ctx, req, resp); err != nil {

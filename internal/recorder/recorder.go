@@ -5,6 +5,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"holdfast/internal/facts"
 )
 
 // size is how many steps are remembered: what a pod of ten containers does in a minute.
@@ -45,22 +47,32 @@ func (r *Recorder) add(e entry) {
 	r.next = (r.next + 1) % size
 }
 
-// String returns the steps, oldest first, one in a line: the time, the task and the exec, and the
-// step. It is for people.
-func (r *Recorder) String() string {
+// Steps returns the steps, oldest first.
+func (r *Recorder) Steps() []facts.Step {
 	if r == nil {
-		return ""
+		return nil
 	}
 	r.mu.Lock()
 	entries := append(append([]entry{}, r.ring[r.next:]...), r.ring[:r.next]...)
 	r.mu.Unlock()
+	steps := make([]facts.Step, len(entries))
+	for i, e := range entries {
+		label := labels[e.step]
+		steps[i] = facts.Step{At: time.Unix(0, e.at).UTC(), ID: e.task, Exec: e.exec, Op: label.Op, N: label.N, What: label.What}
+	}
+	return steps
+}
+
+// String returns the steps, oldest first, one in a line: the time, the task and the exec, and the
+// step. It is for people.
+func (r *Recorder) String() string {
 	var text strings.Builder
-	for _, e := range entries {
-		name := e.task
-		if e.exec != "" {
-			name += "/" + e.exec
+	for _, s := range r.Steps() {
+		name := s.ID
+		if s.Exec != "" {
+			name += "/" + s.Exec
 		}
-		fmt.Fprintf(&text, "%s %s %v\n", time.Unix(0, e.at).UTC().Format("15:04:05.000000"), name, e.step)
+		fmt.Fprintf(&text, "%s %s %s-%d %s\n", s.At.Format("15:04:05.000000"), name, s.Op, s.N, s.What)
 	}
 	return text.String()
 }

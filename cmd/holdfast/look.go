@@ -1,0 +1,253 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/containerd/errdefs"
+
+	"holdfast/internal/facts"
+	"holdfast/internal/proc"
+)
+
+// lookVerbs are the verbs that look into a shim. Read only.
+var lookVerbs = []verb{
+	{"inspect", "[ID]", "print all that a shim knows of itself, as JSON", 0, 1, false, onShim(inspect, nil)},
+	{"events", "[ID]", "list the events that wait for the manager", 0, 1, false, onShim(waiting, nil)},
+	{"timeline", "ID", "list what was done to a container, step by step", 1, 1, false, onShim(timeline, traceFlag)},
+	{"why", "ID", "say what a container is waiting for, and since when", 1, 1, false, onShim(why, nil)},
+	{"stacks", "[ID]", "print what every goroutine of the shim does", 0, 1, false, onShim(stacks, nil)},
+}
+
+func traceFlag(f *flag.FlagSet, t *target) {
+	f.BoolVar(&t.trace, "trace", false, "print a trace for chrome://tracing or ui.perfetto.dev")
+}
+
+// facts asks the shim for what it knows of itself.
+func (t *target) facts(ctx context.Context) (facts.Facts, error) {
+	f, err := t.Facts(ctx)
+	return f, explain(err)
+}
+
+// explain says what else there is where a shim has no such service.
+func explain(err error) error {
+	if errors.Is(err, errdefs.ErrNotImplemented) {
+		return fmt.Errorf("cannot look into the shim: because it is not holdfast's, or older; `holdfast state` and `holdfast ls` tell what any shim tells: %w", err)
+	}
+	return err
+}
+
+func inspect(ctx context.Context, t *target) (int, error) {
+	f, err := t.facts(ctx)
+	if err != nil {
+		return 0, err
+	}
+	data, err := json.Marshal(f)
+	if err != nil {
+		return 0, err
+	}
+	return printJSON(data)
+}
+
+func waiting(ctx context.Context, t *target) (int, error) {
+	f, err := t.facts(ctx)
+	if err != nil {
+		return 0, err
+	}
+	table := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "LOGGED\tTOPIC")
+	for _, e := range f.Events {
+		fmt.Fprintf(table, "%s\t%s\n", e.At.Local().Format(clock), e.Topic)
+	}
+	return 0, table.Flush()
+}
+
+func stacks(ctx context.Context, t *target) (int, error) {
+	text, err := t.Stacks(ctx)
+	if err != nil {
+		return 0, explain(err)
+	}
+	fmt.Print(text)
+	return 0, nil
+}
+
+const clock = "15:04:05.000000"
+
+func timeline(ctx context.Context, t *target) (int, error) {
+	f, err := t.facts(ctx)
+	if err != nil {
+		return 0, err
+	}
+	steps := slices.DeleteFunc(f.Steps, func(s facts.Step) bool { return s.ID != t.id })
+	if t.trace {
+		return 0, writeTrace(os.Stdout, f.Pid, steps)
+	}
+	return 0, writeTimeline(os.Stdout, steps)
+}
+
+// writeTimeline prints each step, with the time since the one before it of the same process.
+func writeTimeline(w io.Writer, steps []facts.Step) error {
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(table, "TIME\tAFTER\t  STEP\tDONE\tEXEC\t")
+	last := map[string]time.Time{}
+	for _, s := range steps {
+		after := ""
+		if !last[s.Exec].IsZero() {
+			after = s.At.Sub(last[s.Exec]).Round(time.Microsecond).String()
+		}
+		last[s.Exec] = s.At
+		fmt.Fprintf(table, "%s\t%s\t  %s-%d\t%s\t%s\t\n", s.At.Local().Format(clock), after, s.Op, s.N, s.What, s.Exec)
+	}
+	return table.Flush()
+}
+
+// A traceEvent is one of the JSON format that Chrome's tracing and Perfetto read.
+type traceEvent struct {
+	Name  string `json:"name"`
+	Phase string `json:"ph"`
+	Time  int64  `json:"ts"`            // microseconds
+	Took  int64  `json:"dur,omitempty"` // microseconds
+	Pid   int    `json:"pid"`
+	Tid   int    `json:"tid"`
+}
+
+// writeTrace has a row for the first process and one for each exec. What was done takes from the step
+// before it, of the same operation, to its own.
+func writeTrace(w io.Writer, pid int, steps []facts.Step) error {
+	rows := map[string]int{}
+	last := map[string]facts.Step{}
+	events := []traceEvent{}
+	for _, s := range steps {
+		row, ok := rows[s.Exec]
+		if !ok {
+			row = len(rows)
+			rows[s.Exec] = row
+		}
+		e := traceEvent{Name: fmt.Sprintf("%s: %s", s.Op, s.What), Phase: "X", Time: s.At.UnixMicro(), Pid: pid, Tid: row}
+		if before, ok := last[s.Exec]; ok && before.Op == s.Op && before.N < s.N {
+			e.Time = before.At.UnixMicro()
+			e.Took = s.At.Sub(before.At).Microseconds()
+		}
+		last[s.Exec] = s
+		events = append(events, e)
+	}
+	return json.NewEncoder(w).Encode(map[string]any{"traceEvents": events})
+}
+
+// why says in plain words what goes on.
+func why(ctx context.Context, t *target) (int, error) {
+	f, err := t.facts(ctx)
+	if err != nil {
+		return 0, err
+	}
+	for _, sentence := range reasons(f, t.id, commandsOf(f), time.Now()) {
+		fmt.Println(sentence)
+	}
+	return 0, nil
+}
+
+// reasons are what a container may be waiting for. The commands are the shim's children.
+func reasons(f facts.Facts, id string, commands []command, now time.Time) []string {
+	var all []string
+	for _, r := range f.Requests {
+		if r.ID == id && r.Op != "Wait" {
+			all = append(all, fmt.Sprintf("%s%s has not been answered for %s", r.Op, ofExec(r.Exec), now.Sub(r.Since).Round(time.Millisecond)))
+		}
+	}
+	for _, c := range commands {
+		if slices.Contains(c.args, id) {
+			all = append(all, fmt.Sprintf("the shim waits for %s: %s", c.name(), proc.Describe(c.family)))
+		}
+	}
+	if n := len(f.Events); n > 0 {
+		all = append(all, fmt.Sprintf("%d events wait for the manager, the oldest, %s, for %s: is the manager away?",
+			n, f.Events[0].Topic, now.Sub(f.Events[0].At).Round(time.Millisecond)))
+	}
+	i := slices.IndexFunc(f.Containers, func(c facts.Container) bool { return c.ID == id })
+	if i < 0 {
+		return append(all, "the shim has no container "+id)
+	}
+	c := f.Containers[i]
+	for _, p := range append(c.Execs, facts.Process{State: c.State, Pid: c.Pid}) {
+		if p.Pid == 0 || p.State == "stopped" {
+			continue
+		}
+		if process, ok := proc.Read(p.Pid); ok && process.State == "D" {
+			all = append(all, fmt.Sprintf("its process%s is in the kernel, which does not let it go: %v", ofExec(p.ID), process))
+		}
+	}
+	if len(all) == 0 {
+		all = append(all, fmt.Sprintf("nothing: its first process is %s, and no request or command is under way", cmp.Or(c.State, "being created")))
+	}
+	return all
+}
+
+func ofExec(id string) string {
+	if id == "" {
+		return ""
+	}
+	return " of exec " + id
+}
+
+// command is a program that the shim has started and waits for.
+type command struct {
+	args   []string
+	family []proc.Process
+}
+
+func (c command) name() string {
+	return fmt.Sprintf("%q", strings.Join(c.args[:min(len(c.args), 12)], " "))
+}
+
+// commandsOf returns the children of a shim that are not its containers' processes.
+func commandsOf(f facts.Facts) []command {
+	known := map[int]bool{}
+	for _, c := range f.Containers {
+		known[c.Pid] = true
+		for _, e := range c.Execs {
+			known[e.Pid] = true
+		}
+	}
+	var all []command
+	for _, pid := range childrenOf(f.Pid) {
+		if known[pid] {
+			continue
+		}
+		cmdline, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cmdline"))
+		if err != nil || len(cmdline) == 0 {
+			continue // it has ended
+		}
+		all = append(all, command{strings.Split(strings.TrimSuffix(string(cmdline), "\x00"), "\x00"), proc.Family(pid)})
+	}
+	return all
+}
+
+// childrenOf returns the pids of the children of a process.
+func childrenOf(pid int) []int {
+	paths, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	if err != nil {
+		return nil
+	}
+	var all []int
+	for _, path := range paths {
+		text, _ := os.ReadFile(path) // a thread that has ended has none
+		for _, field := range strings.Fields(string(text)) {
+			if n, err := strconv.Atoi(field); err == nil {
+				all = append(all, n)
+			}
+		}
+	}
+	return all
+}

@@ -1,0 +1,42 @@
+package client
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"holdfast/internal/facts"
+)
+
+// Facts returns what the shim tells of itself. Shims other than holdfast's answer
+// errdefs.ErrNotImplemented.
+func (s *Shim) Facts(ctx context.Context) (facts.Facts, error) {
+	var f facts.Facts
+	text, err := s.debug(ctx, facts.MethodFacts)
+	if err != nil {
+		return f, err
+	}
+	if err := json.Unmarshal(text, &f); err != nil {
+		return f, fmt.Errorf("cannot understand the facts of the shim: because %w; use a holdfast of its version", err)
+	}
+	return f, nil
+}
+
+// Stacks returns what every goroutine of the shim does, as Go writes it. Errors are those of Facts.
+func (s *Shim) Stacks(ctx context.Context) (string, error) {
+	text, err := s.debug(ctx, facts.MethodStacks)
+	return string(text), err
+}
+
+func (s *Shim) debug(ctx context.Context, method string) ([]byte, error) {
+	var answer anypb.Any
+	if err := s.client.Call(ctx, facts.Service, method, &anypb.Any{}, &answer); err != nil {
+		return nil, err
+	}
+	if answer.GetTypeUrl() != facts.TypeURL(method) {
+		return nil, fmt.Errorf("cannot understand the answer to %s: because it is a %q", method, answer.GetTypeUrl())
+	}
+	return answer.GetValue(), nil
+}

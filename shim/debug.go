@@ -1,0 +1,147 @@
+package shim
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/containerd/ttrpc"
+
+	"holdfast/internal/api"
+	"holdfast/internal/facts"
+)
+
+// inspector answers the debug service. It takes no turn, and no lock that is held for long: it has to
+// answer when nothing else does.
+type inspector struct {
+	service  *Service
+	events   *EventLog
+	requests *requests
+	began    time.Time
+}
+
+func newInspector(service *Service, events *EventLog) *inspector {
+	return &inspector{service: service, events: events, requests: newRequests(), began: time.Now()}
+}
+
+// register makes server answer the debug service.
+func (i *inspector) register(server *ttrpc.Server) {
+	server.Register(facts.Service, map[string]ttrpc.Method{
+		facts.MethodFacts: method(func(context.Context, *api.Any) (*api.Any, error) {
+			text, err := json.Marshal(i.facts())
+			return &api.Any{TypeUrl: facts.TypeURL(facts.MethodFacts), Value: text}, err
+		}),
+		facts.MethodStacks: method(func(context.Context, *api.Any) (*api.Any, error) {
+			return &api.Any{TypeUrl: facts.TypeURL(facts.MethodStacks), Value: []byte(stacks())}, nil
+		}),
+	})
+}
+
+func (i *inspector) facts() facts.Facts {
+	return facts.Facts{
+		Version: buildVersion().GetVersion(), Pid: os.Getpid(), Namespace: i.service.namespace, Began: i.began,
+		Requests: i.requests.list(), Containers: i.service.describe(), Events: i.events.waiting(), Steps: i.service.steps.Steps(),
+	}
+}
+
+// requests are those under way. Safe for concurrent use.
+type requests struct {
+	mu  sync.Mutex // guards now, and what is in it
+	now map[*facts.Request]struct{}
+}
+
+func newRequests() *requests { return &requests{now: map[*facts.Request]struct{}{}} }
+
+// begin enters a request, which end takes away.
+func (r *requests) begin(method string, at time.Time) *facts.Request {
+	request := &facts.Request{Op: opOf(method), Since: at}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.now[request] = struct{}{}
+	return request
+}
+
+func (r *requests) end(request *facts.Request) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.now, request)
+}
+
+// name notes whom a request is about, as soon as it has been decoded.
+func (r *requests) name(request *facts.Request, message any) {
+	about, ok := message.(interface{ GetID() string })
+	if !ok {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	request.ID = about.GetID()
+	if exec, ok := message.(interface{ GetExecID() string }); ok {
+		request.Exec = exec.GetExecID()
+	}
+}
+
+// list returns the requests of the task service, the oldest first.
+func (r *requests) list() []facts.Request {
+	r.mu.Lock()
+	all := make([]facts.Request, 0, len(r.now))
+	for request := range r.now {
+		all = append(all, *request)
+	}
+	r.mu.Unlock()
+	all = slices.DeleteFunc(all, func(q facts.Request) bool { return q.Op == facts.MethodFacts || q.Op == facts.MethodStacks })
+	slices.SortFunc(all, func(a, b facts.Request) int { return a.Since.Compare(b.Since) })
+	return all
+}
+
+// describe tells of all containers. It does not wait for those that are being created.
+func (s *Service) describe() []facts.Container {
+	s.mu.Lock()
+	entries := make(map[string]*entry, len(s.containers))
+	for id, e := range s.containers {
+		copied := *e
+		entries[id] = &copied
+	}
+	s.mu.Unlock()
+	all := make([]facts.Container, 0, len(entries))
+	for id, e := range entries {
+		all = append(all, e.describe(id))
+	}
+	slices.SortFunc(all, func(a, b facts.Container) int { return strings.Compare(a.ID, b.ID) })
+	return all
+}
+
+func (e *entry) describe(id string) facts.Container {
+	c := facts.Container{ID: id}
+	if e.container == nil {
+		return c
+	}
+	info, err := e.container.State("")
+	if err != nil {
+		return c // it has been deleted
+	}
+	c.Bundle, c.State, c.Pid = info.Bundle, fmt.Sprint(info.State), info.Pid
+	for _, exec := range e.container.Execs() {
+		if info, err := e.container.State(exec); err == nil {
+			c.Execs = append(c.Execs, facts.Process{ID: exec, State: fmt.Sprint(info.State), Pid: info.Pid})
+		}
+	}
+	return c
+}
+
+// waiting returns the events that the manager has not taken, the oldest first.
+func (l *EventLog) waiting() []facts.Event {
+	l.mu.Lock()
+	queue := slices.Clone(l.queue)
+	l.mu.Unlock()
+	all := make([]facts.Event, len(queue))
+	for i, e := range queue {
+		all[i] = facts.Event{Topic: e.GetTopic(), At: e.GetTimestamp().AsTime()}
+	}
+	return all
+}
