@@ -12,8 +12,13 @@ VULNDB  ?=
 # What bench runs containers with.
 RUNTIME ?= runc
 PREFIX  ?= /usr/local
-BINDIR  := $(DESTDIR)$(PREFIX)/bin
+ROOT    := $(DESTDIR)$(PREFIX)
 PROGRAMS := containerd-shim-holdfast-v2 holdfast
+PAGES   := containerd-shim-holdfast-v2.8 holdfast.1
+# Of what is packed: times are part of the bytes, so they are the commit's.
+export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || date +%s)
+# dpkg wants a version that begins with a digit.
+DEBVERSION := $(if $(filter v%,$(VERSION)),$(patsubst v%,%,$(VERSION)),0~git$(SOURCE_DATE_EPOCH).$(VERSION))
 
 # The same commit and the same Go give the same bytes, wherever and whenever they are built. The
 # shim finds its version in what Go notes of the commit, if there is one.
@@ -24,12 +29,13 @@ GOBUILD := CGO_ENABLED=0 GOEXPERIMENT=nogreenteagc go build -trimpath -buildvcs=
 	-tags no_grpc -ldflags '-s -w -buildid= -X main.version=$(VERSION)'
 
 # Kept out of go.mod: what checks the product is not part of it.
+MD2MAN      := go run github.com/cpuguy83/go-md2man/v2@v2.0.7
 STATICCHECK := go run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 export GORACE = atexit_sleep_ms=0
 
 .DEFAULT_GOAL := help
-.PHONY: help build install uninstall run test test-vm soak mutants lint check bench density clean
+.PHONY: help build pages install uninstall deb dist run test test-vm soak mutants lint check bench density clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,16 +43,44 @@ help: ## this list
 build: ## build the shim and the client into bin/
 	@for p in $(PROGRAMS); do $(GOBUILD) -o $(BIN)/$$p ./cmd/$$p || exit 1; done
 
-# A running containerd may start the shim at any moment: it finds the old file or the new one.
-install: build ## install into $(DESTDIR)$(PREFIX)/bin
-	install -d $(BINDIR)
+pages: # the manual pages, into bin/man
+	@mkdir -p $(BIN)/man
+	@for p in $(PAGES); do $(MD2MAN) -in docs/man/$$p.md -out $(BIN)/man/$$p || exit 1; done
+
+# A running containerd may start the shim at any moment: it finds the old program or the new one. Each
+# version has a directory of its own, and what bin names is switched by one rename.
+install: build pages ## install programs and manual pages below $(DESTDIR)$(PREFIX)
+	@install -d $(ROOT)/bin $(ROOT)/lib/holdfast/$(VERSION) $(ROOT)/share/man/man1 $(ROOT)/share/man/man8
 	@for p in $(PROGRAMS); do \
-		install -m 755 $(BIN)/$$p $(BINDIR)/.$$p.new && mv -f $(BINDIR)/.$$p.new $(BINDIR)/$$p || exit 1; \
-		echo "installed $(BINDIR)/$$p"; \
+		new=$(ROOT)/lib/holdfast/$(VERSION)/.$$p.new; \
+		install -m 755 $(BIN)/$$p $$new && mv -f $$new $(ROOT)/lib/holdfast/$(VERSION)/$$p && \
+		ln -sfn ../lib/holdfast/$(VERSION)/$$p $(ROOT)/bin/.$$p.new && mv -fT $(ROOT)/bin/.$$p.new $(ROOT)/bin/$$p || exit 1; \
+		echo "installed $(ROOT)/bin/$$p"; \
+	done
+	@for p in $(PAGES); do \
+		gzip -9nc $(BIN)/man/$$p >$(ROOT)/share/man/man$${p##*.}/$$p.gz || exit 1; \
 	done
 
-uninstall: ## remove what install has installed
-	rm -f $(addprefix $(BINDIR)/,$(PROGRAMS))
+uninstall: ## remove what install has installed, in every version
+	rm -f $(addprefix $(ROOT)/bin/,$(PROGRAMS)) $(foreach p,$(PAGES),$(ROOT)/share/man/man$(subst .,,$(suffix $(p)))/$(p).gz)
+	rm -rf $(ROOT)/lib/holdfast
+
+deb: ## build a Debian package into bin/
+	@tree=$$(mktemp -d) && trap 'rm -rf "$$tree"' EXIT && chmod 755 "$$tree" && \
+	$(MAKE) -s install DESTDIR="$$tree" PREFIX=/usr >&2 && \
+	internal/dist/deb "$$tree" $(DEBVERSION) $$(dpkg --print-architecture) $(BIN)/holdfast_$(DEBVERSION)_$$(dpkg --print-architecture).deb && \
+	echo $(BIN)/holdfast_$(DEBVERSION)_$$(dpkg --print-architecture).deb
+
+dist: pages ## build archives for amd64 and arm64 into bin/dist, with checksums and bills of materials
+	@rm -rf $(BIN)/dist && mkdir -p $(BIN)/dist
+	@for a in amd64 arm64; do \
+		tree=$(BIN)/dist/holdfast-$(VERSION)-linux-$$a && mkdir -p $$tree/bin $$tree/man && cp $(addprefix $(BIN)/man/,$(PAGES)) $$tree/man/ && \
+		for p in $(PROGRAMS); do GOARCH=$$a $(GOBUILD) -o $$tree/bin/$$p ./cmd/$$p || exit 1; done && \
+		go run ./internal/dist/sbom holdfast $(VERSION) $$tree/bin/* >$$tree/sbom.cdx.json && \
+		tar -C $(BIN)/dist --sort=name --mtime=@$(SOURCE_DATE_EPOCH) --owner=0 --group=0 --numeric-owner --mode=u=rwX,go=rX \
+			-cf - holdfast-$(VERSION)-linux-$$a | gzip -9n >$$tree.tar.gz && cp $$tree/sbom.cdx.json $$tree.cdx.json && rm -rf $$tree || exit 1; \
+	done
+	@cd $(BIN)/dist && sha256sum * >SHA256SUMS && cat SHA256SUMS
 
 run: ## run a container through the shim; ARGS="-t BUNDLE" for a shell, WITH=containerd for ctr
 ifeq ($(WITH),containerd)

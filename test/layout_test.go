@@ -33,6 +33,7 @@ var mayImport = map[string][]string{
 	"holdfast/internal/api/stats1":   {"holdfast/internal/wire"},
 	"holdfast/internal/api/stats2":   {"holdfast/internal/wire"},
 	"holdfast/internal/api/generate": {},
+	"holdfast/internal/dist/sbom":    {},
 	"holdfast/process": {
 		"holdfast/internal/api", "holdfast/internal/wire",
 		"holdfast/runc", "holdfast/stdio", "holdfast/oom",

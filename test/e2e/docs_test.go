@@ -92,6 +92,7 @@ func (b block) check(t *testing.T) error {
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return fmt.Errorf("%w: %s", err, out)
 		}
+	case "text":
 	case "json":
 		var v any
 		return json.Unmarshal([]byte(b.text), &v)
