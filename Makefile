@@ -15,6 +15,7 @@ PREFIX  ?= /usr/local
 ROOT    := $(DESTDIR)$(PREFIX)
 PROGRAMS := containerd-shim-holdfast-v2 holdfast
 PAGES   := containerd-shim-holdfast-v2.8 holdfast.1
+COMPLETIONS := bash-completion/completions/holdfast zsh/site-functions/_holdfast fish/vendor_completions.d/holdfast.fish
 # Of what is packed: times are part of the bytes, so they are the commit's.
 export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || date +%s)
 # dpkg wants a version that begins with a digit.
@@ -49,7 +50,7 @@ pages: # the manual pages, into bin/man
 
 # A running containerd may start the shim at any moment: it finds the old program or the new one. Each
 # version has a directory of its own, and what bin names is switched by one rename.
-install: build pages ## install programs and manual pages below $(DESTDIR)$(PREFIX)
+install: build pages ## install programs, manual pages and completions below $(DESTDIR)$(PREFIX)
 	@install -d $(ROOT)/bin $(ROOT)/lib/holdfast/$(VERSION) $(ROOT)/share/man/man1 $(ROOT)/share/man/man8
 	@for p in $(PROGRAMS); do \
 		new=$(ROOT)/lib/holdfast/$(VERSION)/.$$p.new; \
@@ -57,12 +58,18 @@ install: build pages ## install programs and manual pages below $(DESTDIR)$(PREF
 		ln -sfn ../lib/holdfast/$(VERSION)/$$p $(ROOT)/bin/.$$p.new && mv -fT $(ROOT)/bin/.$$p.new $(ROOT)/bin/$$p || exit 1; \
 		echo "installed $(ROOT)/bin/$$p"; \
 	done
+	@install -d $(dir $(addprefix $(ROOT)/share/,$(COMPLETIONS)))
+	@for f in $(COMPLETIONS); do \
+		case $$f in bash*) s=bash;; zsh*) s=zsh;; *) s=fish;; esac; \
+		$(BIN)/holdfast completion $$s >$(ROOT)/share/$$f || exit 1; \
+	done
 	@for p in $(PAGES); do \
 		gzip -9nc $(BIN)/man/$$p >$(ROOT)/share/man/man$${p##*.}/$$p.gz || exit 1; \
 	done
 
 uninstall: ## remove what install has installed, in every version
 	rm -f $(addprefix $(ROOT)/bin/,$(PROGRAMS)) $(foreach p,$(PAGES),$(ROOT)/share/man/man$(subst .,,$(suffix $(p)))/$(p).gz)
+	rm -f $(addprefix $(ROOT)/share/,$(COMPLETIONS))
 	rm -rf $(ROOT)/lib/holdfast
 
 deb: ## build a Debian package into bin/

@@ -65,7 +65,9 @@ func TestInstallSwitchesVersions(t *testing.T) {
 		"opt/bin/containerd-shim-holdfast-v2", "opt/bin/holdfast",
 		"opt/lib/holdfast/v1/containerd-shim-holdfast-v2", "opt/lib/holdfast/v1/holdfast",
 		"opt/lib/holdfast/v2/containerd-shim-holdfast-v2", "opt/lib/holdfast/v2/holdfast",
+		"opt/share/bash-completion/completions/holdfast", "opt/share/fish/vendor_completions.d/holdfast.fish",
 		"opt/share/man/man1/holdfast.1.gz", "opt/share/man/man8/containerd-shim-holdfast-v2.8.gz",
+		"opt/share/zsh/site-functions/_holdfast",
 	}
 	if got := filesIn(t, root); !slices.Equal(got, want) {
 		t.Errorf("installed are %q", got)

@@ -3,11 +3,12 @@ package main
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"os"
 	"time"
+
+	flag "github.com/spf13/pflag"
 
 	"holdfast/internal/node"
 )
@@ -53,7 +54,7 @@ func collect(w io.Writer, n node.Node, remove bool, now time.Time) error {
 	case removed > 0:
 		fmt.Fprintf(w, "%d removed\n", removed)
 	case left > 0 && !remove:
-		fmt.Fprintln(w, "nothing was removed; `holdfast gc -yes` does")
+		fmt.Fprintln(w, "nothing was removed; `holdfast gc --yes` does")
 	}
 	return errors.Join(failed...)
 }

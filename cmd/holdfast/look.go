@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -17,6 +16,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	flag "github.com/spf13/pflag"
 
 	"holdfast/internal/facts"
 	"holdfast/internal/proc"

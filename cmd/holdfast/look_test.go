@@ -55,7 +55,7 @@ func TestShimTellsOfItself(t *testing.T) {
 	if c := f.Containers[0]; c.ID != id || c.State != "running" || c.Pid == 0 || c.Bundle == "" {
 		t.Errorf("the container: %+v", c)
 	}
-	// run -d takes the shim's events until it ends, so those of the exec wait.
+	// run -d takes events until it ends, so at least those of the exec wait.
 	if r := runHoldfast(t, "", "events", id); !strings.Contains(r.stdout, "/tasks/exec-added") || strings.Contains(r.stdout, "/tasks/create") {
 		t.Errorf("events: %+v", r)
 	}
@@ -75,7 +75,7 @@ func TestShimTellsOfItself(t *testing.T) {
 	if r := runHoldfast(t, "", "stacks", id); !strings.Contains(r.stdout, "goroutine ") || !strings.Contains(r.stdout, "ttrpc") {
 		t.Errorf("stacks: %+v", r)
 	}
-	if r := runHoldfast(t, "", "why", id); !strings.Contains(r.stdout, "events wait for the manager, the oldest, /tasks/exec-added") {
+	if r := runHoldfast(t, "", "why", id); !strings.Contains(r.stdout, "events wait for the manager, the oldest, /tasks/") {
 		t.Errorf("why: %+v", r)
 	}
 }

@@ -1,15 +1,19 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"os"
 	"slices"
 	"strings"
-	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+	flag "github.com/spf13/pflag"
+
+	"holdfast/internal/node"
 )
 
 // Exit statuses of holdfast itself.
@@ -28,115 +32,136 @@ type action func(ctx context.Context, args []string) (int, error)
 type verb struct {
 	name, usage, help string
 	min, max          int  // arguments
-	open              bool // the arguments after the first min are passed on, flags and all
+	open              bool // the arguments after the first are passed on, flags and all
 	setup             func(*flag.FlagSet) action
 }
 
-func verbs() []verb {
-	return append([]verb{
-		{
-			name: "run", usage: "[-t] [-i] [-d] [BUNDLE]", max: 1, setup: setupRun,
-			help: "run a container through a shim of its own; without BUNDLE one that greets",
-		},
-		{name: "ls", help: "list the shims of this node and their containers, and what others have left", setup: setupList},
-		{name: "gc", help: "name the sockets that nobody listens on any more; with -yes, remove them", setup: setupCollect},
-		{name: "doctor", help: "look whether this node is fit for the shim, and say what to do", setup: setupDoctor},
-	}, slices.Concat(lookVerbs, shimVerbs)...)
+// The groups of verbs, as -h shows them.
+var groups = []struct {
+	id, title string
+	verbs     []verb
+}{
+	{"run", "Containers, without a manager:", runVerbs},
+	{"ask", "Ask a shim about a container:", shimVerbs},
+	{"look", "Look into a shim of holdfast's:", lookVerbs},
+	{"node", "Look at the whole node:", nodeVerbs},
+}
+
+var runVerbs = []verb{{
+	name: "run", usage: "[BUNDLE]", max: 1, setup: setupRun,
+	help: "run a container through a shim of its own; without BUNDLE one that greets",
+}}
+
+var nodeVerbs = []verb{
+	{name: "ls", help: "list the shims of this node and their containers, and what others have left", setup: setupList},
+	{name: "gc", help: "name the sockets that nobody listens on any more; with --yes, remove them", setup: setupCollect},
+	{name: "doctor", help: "look whether this node is fit for the shim, and say what to do", setup: setupDoctor},
 }
 
 func main() {
 	os.Exit(execute(context.Background(), os.Args[1:], os.Stdout, os.Stderr))
 }
 
+// outcome is the end of a verb that was understood.
+type outcome struct {
+	status int
+	err    error
+}
+
+func (o *outcome) Error() string { return fmt.Sprint(o.err) }
+
 // execute runs the verb in args and returns the exit status.
 func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	if len(args) == 0 {
-		overview(stderr)
-		return exitUsage
-	}
-	switch name := strings.TrimLeft(args[0], "-"); name {
-	case "h", "help":
-		overview(stdout)
-		return 0
-	case "v", "version":
-		fmt.Fprintln(stdout, "holdfast", version)
-		return 0
-	}
-	for _, v := range verbs() {
-		if v.name == args[0] {
-			return v.execute(ctx, args[1:], stdout, stderr)
-		}
-	}
-	fmt.Fprintf(stderr, "holdfast: there is no verb %q; holdfast -h lists them\n", args[0])
-	return exitUsage
-}
-
-func (v verb) execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	flags := flag.NewFlagSet(v.name, flag.ContinueOnError)
-	flags.SetOutput(io.Discard)
-	act := v.setup(flags)
-	positional, err := v.parse(flags, args)
+	root := newRoot()
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	ran, err := root.ExecuteContextC(ctx)
+	var end *outcome
 	switch {
-	case errors.Is(err, flag.ErrHelp):
-		v.describe(stdout, flags)
+	case err == nil:
 		return 0
-	case err != nil:
-		fmt.Fprintf(stderr, "holdfast %s: %v; holdfast %s -h explains\n", v.name, err, v.name)
+	case !errors.As(err, &end):
+		fmt.Fprintf(stderr, "%s: %v; %s -h explains\n", ran.CommandPath(), err, ran.CommandPath())
 		return exitUsage
+	case end.err != nil:
+		fmt.Fprintf(stderr, "%s: %v\n", ran.CommandPath(), end.err)
+		return cmp.Or(end.status, exitFailed)
 	}
-	status, err := act(ctx, positional)
+	return end.status
+}
+
+// newRoot returns the tree of commands.
+func newRoot() *cobra.Command {
+	root := &cobra.Command{
+		Use: "holdfast", Short: "run containers through a shim without a manager, and look into shims",
+		SilenceErrors: true, SilenceUsage: true, Version: version,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return fmt.Errorf("there is no verb %q", args[0])
+			}
+			return errors.New("a verb is missing")
+		},
+		RunE: func(*cobra.Command, []string) error { return nil },
+	}
+	root.SetVersionTemplate("holdfast {{.Version}}\n")
+	for _, g := range groups {
+		root.AddGroup(&cobra.Group{ID: g.id, Title: g.title})
+		for _, v := range g.verbs {
+			c := v.command()
+			c.GroupID = g.id
+			root.AddCommand(c)
+		}
+	}
+	root.AddCommand(&cobra.Command{
+		Use: "version", Short: "print the version", Args: cobra.NoArgs,
+		Run: func(c *cobra.Command, _ []string) { fmt.Fprintln(c.OutOrStdout(), "holdfast", version) },
+	})
+	return root
+}
+
+// command returns the verb as a command of its own.
+func (v verb) command() *cobra.Command {
+	c := &cobra.Command{
+		Use: strings.TrimSpace(v.name + " " + v.usage), Short: v.help, DisableFlagsInUseLine: false,
+		Args: func(_ *cobra.Command, args []string) error { return v.fits(args) },
+	}
+	act := v.setup(c.Flags())
+	c.Flags().SetInterspersed(!v.open)
+	c.Flags().SortFlags = false
+	c.RunE = func(c *cobra.Command, args []string) error {
+		status, err := act(c.Context(), args)
+		if status == 0 && err == nil {
+			return nil
+		}
+		return &outcome{status, err}
+	}
+	if strings.Contains(v.usage, "ID") {
+		c.ValidArgsFunction = completeIDs
+	}
+	return c
+}
+
+// fits tells whether these are as many arguments as the verb takes.
+func (v verb) fits(args []string) error {
+	if len(args) >= v.min && (v.open || len(args) <= v.max) {
+		return nil
+	}
+	return fmt.Errorf("cannot work with %d arguments: want %s", len(args), cmp.Or(v.usage, "none"))
+}
+
+// completeIDs names the containers of this node, for the first argument.
+func completeIDs(c *cobra.Command, args []string, _ string) (ids []string, _ cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveDefault // of a command to run
+	}
+	n, err := node.Find(c.Context(), node.Config{})
 	if err != nil {
-		fmt.Fprintf(stderr, "holdfast %s: %v\n", v.name, err)
-		if status == 0 {
-			status = exitFailed
-		}
+		return nil, cobra.ShellCompDirectiveError
 	}
-	return status
-}
-
-// parse takes flags before, between and after the arguments; after the first min only if what
-// follows is not for somebody else.
-func (v verb) parse(flags *flag.FlagSet, args []string) ([]string, error) {
-	var positional []string
-	for {
-		if v.open && len(positional) == v.min {
-			positional = append(positional, args...)
-			break
-		}
-		if err := flags.Parse(args); err != nil {
-			return nil, err
-		}
-		if flags.NArg() == 0 {
-			break
-		}
-		positional, args = append(positional, flags.Arg(0)), flags.Args()[1:]
+	for _, s := range n.Shims {
+		ids = append(ids, s.Containers()...)
 	}
-	if len(positional) < v.min || len(positional) > v.max && !v.open {
-		return nil, fmt.Errorf("cannot work with %d arguments: want %s", len(positional), v.wants())
-	}
-	return positional, nil
-}
-
-func (v verb) wants() string {
-	if v.usage == "" {
-		return "none"
-	}
-	return v.usage
-}
-
-func overview(w io.Writer) {
-	fmt.Fprint(w, "Usage: holdfast VERB [FLAGS] [ARGUMENTS]\n\n")
-	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	for _, v := range verbs() {
-		fmt.Fprintf(table, "  %s\t%s\t%s\n", v.name, v.usage, v.help)
-	}
-	table.Flush()
-	fmt.Fprint(w, "\nholdfast VERB -h explains the flags of a verb, holdfast version prints the version.\n")
-}
-
-func (v verb) describe(w io.Writer, flags *flag.FlagSet) {
-	fmt.Fprintf(w, "Usage: holdfast %s\n\n%s\n", strings.TrimSpace(v.name+" [FLAGS] "+strings.TrimPrefix(v.usage, "[-t] [-i] [-d] ")), v.help)
-	fmt.Fprint(w, "\nFlags:\n")
-	flags.SetOutput(w)
-	flags.PrintDefaults()
+	slices.Sort(ids)
+	return slices.Compact(ids), cobra.ShellCompDirectiveNoFileComp
 }

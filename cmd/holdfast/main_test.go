@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -13,6 +12,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	flag "github.com/spf13/pflag"
 )
 
 // programs is where TestMain has built holdfast and the shim.
@@ -55,19 +55,27 @@ func deadline(t *testing.T, d time.Duration) context.Context {
 	return ctx
 }
 
+// allVerbs are those of every group.
+func allVerbs() (all []verb) {
+	for _, g := range groups {
+		all = append(all, g.verbs...)
+	}
+	return all
+}
+
 func TestVerbsExplainThemselves(t *testing.T) {
 	var all, errs bytes.Buffer
 	if status := execute(t.Context(), []string{"-h"}, &all, &errs); status != 0 || errs.Len() != 0 {
 		t.Errorf("holdfast -h: status %d, %s", status, &errs)
 	}
-	for _, v := range verbs() {
+	for _, v := range allVerbs() {
 		if !strings.Contains(all.String(), v.help) {
 			t.Errorf("%s is not in the overview", v.name)
 		}
 		for _, h := range []string{"-h", "--help"} {
 			var out bytes.Buffer
 			status := execute(t.Context(), []string{v.name, h}, &out, &errs)
-			if status != 0 || errs.Len() != 0 || !strings.Contains(out.String(), "Usage: holdfast "+v.name) ||
+			if status != 0 || errs.Len() != 0 || !strings.Contains(out.String(), "holdfast "+v.name) ||
 				!strings.Contains(out.String(), v.help) || !strings.Contains(out.String(), "Flags:") {
 				t.Errorf("holdfast %s %s: status %d, %s%s", v.name, h, status, &out, &errs)
 			}
@@ -81,10 +89,10 @@ func TestWrongUseIsExplained(t *testing.T) {
 		status int
 		want   string // on standard error
 	}{
-		{"", exitUsage, "Usage: holdfast VERB"},
+		{"", exitUsage, "holdfast: a verb is missing; holdfast -h explains"},
 		{"dance", exitUsage, `no verb "dance"`},
-		{"run a b", exitUsage, "want [-t] [-i] [-d] [BUNDLE]"},
-		{"run --nonsense", exitUsage, "-nonsense; holdfast run -h"},
+		{"run a b", exitUsage, "want [BUNDLE]"},
+		{"run --nonsense", exitUsage, "--nonsense; holdfast run -h"},
 		{"state", exitUsage, "0 arguments: want ID"},
 		{"state no-such-container", exitFailed, "no running shim has a container of that id"},
 		{"connect", exitFailed, "neither a container nor --address is given"},
@@ -124,7 +132,7 @@ func TestFlagsStandAnywhere(t *testing.T) {
 		bad  bool
 	}{
 		{verb{min: 1, max: 1}, "-x id", []string{"id"}, true, false},
-		{verb{min: 1, max: 1}, "id -x", []string{"id"}, true, false},
+		{verb{min: 1, max: 1}, "id --ex", []string{"id"}, true, false},
 		{verb{min: 1, max: 1}, "id", []string{"id"}, false, false},
 		{verb{min: 1, max: 1}, "", nil, false, true},
 		{verb{min: 1, max: 1}, "a b", nil, false, true},
@@ -134,12 +142,46 @@ func TestFlagsStandAnywhere(t *testing.T) {
 		{verb{min: 1, open: true}, "-y id", nil, false, true},
 	}
 	for _, row := range rows {
-		flags := flag.NewFlagSet("", flag.ContinueOnError)
-		flags.SetOutput(&bytes.Buffer{})
-		x := flags.Bool("x", false, "")
-		got, err := row.v.parse(flags, strings.Fields(row.args))
+		var x *bool
+		var got []string
+		row.v.name = "do"
+		row.v.setup = func(f *flag.FlagSet) action {
+			x = f.BoolP("ex", "x", false, "")
+			return func(_ context.Context, args []string) (int, error) {
+				got = append(got, args...)
+				return 0, nil
+			}
+		}
+		c := row.v.command()
+		c.SilenceErrors, c.SilenceUsage = true, true
+		c.SetArgs(strings.Fields(row.args))
+		err := c.ExecuteContext(t.Context())
 		if diff := cmp.Diff(row.want, got); diff != "" || *x != row.x || (err != nil) != row.bad {
 			t.Errorf("%q: x %v, error %v, arguments differ: %s", row.args, *x, err, diff)
+		}
+	}
+}
+
+// The shells can read what completion prints, and it knows verbs, flags and containers.
+func TestCompletion(t *testing.T) {
+	for shell, check := range map[string][]string{"bash": {"bash", "-n"}, "zsh": nil, "fish": nil} {
+		var out, errs bytes.Buffer
+		if status := execute(t.Context(), []string{"completion", shell}, &out, &errs); status != 0 || !strings.Contains(out.String(), "holdfast") {
+			t.Errorf("completion %s: status %d, %s", shell, status, &errs)
+		}
+		if check != nil {
+			cmd := exec.Command(check[0], check[1:]...)
+			cmd.Stdin = &out
+			if said, err := cmd.CombinedOutput(); err != nil {
+				t.Errorf("%s: %v, %s", shell, err, said)
+			}
+		}
+	}
+	for args, want := range map[string]string{"do": "doctor", "kill --sig": "--signal", "ls --js": "--json"} {
+		var out, errs bytes.Buffer
+		execute(t.Context(), append([]string{"__complete"}, strings.Fields(args)...), &out, &errs)
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("%q is completed with %s", args, &out)
 		}
 	}
 }

@@ -25,7 +25,7 @@ func TestRunningContainersAreFound(t *testing.T) {
 	}
 
 	var all inventory
-	listed := runHoldfast(t, "", "ls", "-json")
+	listed := runHoldfast(t, "", "ls", "--json")
 	if err := json.Unmarshal([]byte(listed.stdout), &all); err != nil {
 		t.Fatalf("%v: %s", err, listed.stdout)
 	}

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -15,6 +14,7 @@ import (
 	"github.com/containerd/containerd/api/types/runc/options"
 	"github.com/containerd/errdefs"
 	"github.com/moby/sys/mountinfo"
+	flag "github.com/spf13/pflag"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 
@@ -49,9 +49,9 @@ type run struct {
 
 func setupRun(f *flag.FlagSet) action {
 	r := &run{}
-	f.BoolVar(&r.terminal, "t", false, "give the process a terminal; without BUNDLE, run a shell in it")
-	f.BoolVar(&r.stdin, "i", false, "pass on standard input; implied by a terminal")
-	f.BoolVar(&r.detach, "d", false, "leave the container running and print how to reach its shim")
+	f.BoolVarP(&r.terminal, "tty", "t", false, "give the process a terminal; without BUNDLE, run a shell in it")
+	f.BoolVarP(&r.stdin, "interactive", "i", false, "pass on standard input; implied by a terminal")
+	f.BoolVarP(&r.detach, "detach", "d", false, "leave the container running and print how to reach its shim")
 	f.StringVar(&r.runtime, "runtime", "runc", "OCI runtime, a name in PATH or an absolute path")
 	f.StringVar(&r.shim, "shim", "", "shim to use; "+shimName+" beside holdfast or in PATH if not given")
 	f.StringVar(&r.id, "id", "", "id of the container; made up if not given")

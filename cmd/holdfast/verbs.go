@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -21,6 +20,7 @@ import (
 
 	task "github.com/containerd/containerd/api/runtime/task/v3"
 	"github.com/containerd/errdefs"
+	flag "github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
@@ -68,8 +68,8 @@ func killFlags(f *flag.FlagSet, t *target) {
 
 func attachFlags(f *flag.FlagSet, t *target) {
 	f.StringVar(&t.exec, "exec", "", "id of the exec process; made up if not given")
-	f.BoolVar(&t.terminal, "t", false, "give the process a terminal")
-	f.BoolVar(&t.stdin, "i", false, "pass on standard input; implied by -t")
+	f.BoolVarP(&t.terminal, "tty", "t", false, "give the process a terminal")
+	f.BoolVarP(&t.stdin, "interactive", "i", false, "pass on standard input; implied by -t")
 }
 
 // onShim makes a verb of a function that asks a shim.
