@@ -43,6 +43,7 @@ var groups = []struct {
 }{
 	{"run", "Containers, without a manager:", runVerbs},
 	{"ask", "Ask a shim about a container:", shimVerbs},
+	{"control", "Change what a container does:", controlVerbs},
 	{"look", "Look into a shim of holdfast's:", lookVerbs},
 	{"node", "Look at the whole node:", nodeVerbs},
 }

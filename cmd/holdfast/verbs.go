@@ -41,6 +41,9 @@ type target struct {
 	all             bool
 	terminal, stdin bool
 	trace           bool
+	limits          limits
+	image           string
+	width, height   uint16
 }
 
 // shimVerbs are the verbs that ask a running shim. Read only.
