@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -26,6 +27,7 @@ type attachment struct {
 	stdin   bool
 	console *console
 	stop    chan struct{} // closed by detach
+	left    chan struct{} // not nil: closed when the detach keys are typed
 	ended   sync.WaitGroup
 }
 
@@ -89,8 +91,15 @@ func (a *attachment) resize(ctx context.Context, shim task.TTRPCTaskService, id,
 // input copies standard input until it ends, and tells the shim so. It may never end: nothing
 // makes a read of a terminal return. Then it ends with the program, which has nothing left to do.
 func (a *attachment) input(ctx context.Context, shim task.TTRPCTaskService, id, exec string) {
-	// The error is that the process does not read any more: its affair.
-	io.Copy(a.In, os.Stdin)
+	from := io.Reader(os.Stdin)
+	if a.left != nil && a.Terminal {
+		from = &keyReader{Reader: from}
+	}
+	// Any other error is that the process does not read any more: its affair.
+	if _, err := io.Copy(a.In, from); errors.Is(err, errDetached) {
+		close(a.left)
+		return
+	}
 	a.In.Close()
 	// Without this the shim would keep the stream open for another client.
 	shim.CloseIO(ctx, &task.CloseIORequest{ID: id, ExecID: exec, Stdin: true})

@@ -12,6 +12,8 @@ import (
 
 	task "github.com/containerd/containerd/api/runtime/task/v3"
 
+	"golang.org/x/sys/unix"
+
 	"holdfast/internal/client"
 )
 
@@ -19,7 +21,7 @@ import (
 const runFile = "run.json"
 
 // leave starts the container and leaves it to the verbs that work on running shims. Its streams
-// are /dev/null, and its events wait for shutdown. If it cannot be started nothing is left.
+// are /dev/null unless it is to be attached to, and its events wait for shutdown. If it cannot be started nothing is left.
 func (r *run) leave(ctx context.Context) error {
 	err := r.start(ctx)
 	if err != nil {
@@ -44,11 +46,36 @@ func (r *run) start(ctx context.Context) error {
 	if err := os.WriteFile(filepath.Join(r.dir, runFile), data, 0o600); err != nil {
 		return err
 	}
-	if err := r.create(ctx, nil); err != nil {
+	streams, err := r.streamsForLater()
+	if err != nil {
+		return err
+	}
+	if err := r.create(ctx, streams); err != nil {
 		return err
 	}
 	_, err = r.session.Start(ctx, &task.StartRequest{ID: r.id})
 	return err
+}
+
+// streamsForLater makes the FIFOs of a container that somebody will attach to; nil if nobody will.
+func (r *run) streamsForLater() (*client.IO, error) {
+	if !r.terminal && !r.stdin {
+		return nil, nil
+	}
+	prefix := filepath.Join(r.dir, r.id)
+	streams := &client.IO{Stdin: prefix + "-stdin", Stdout: prefix + "-stdout", Terminal: r.terminal}
+	if !r.terminal {
+		streams.Stderr = prefix + "-stderr"
+	}
+	for _, path := range []string{streams.Stdin, streams.Stdout, streams.Stderr} {
+		if path == "" {
+			continue
+		}
+		if err := unix.Mkfifo(path, 0o600); err != nil {
+			return nil, fmt.Errorf("make %s: %w", path, err)
+		}
+	}
+	return streams, nil
 }
 
 // leftover is a run that was left running, as whoever ends its shim finds it.

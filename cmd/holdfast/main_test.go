@@ -97,7 +97,6 @@ func TestWrongUseIsExplained(t *testing.T) {
 		{"state no-such-container", exitFailed, "no running shim has a container of that id"},
 		{"connect", exitFailed, "neither a container nor --address is given"},
 		{"state c1 --address unix:///nonexistent/s", exitFailed, "no such file"},
-		{"run -d -t", exitFailed, "use -d without -t and -i"},
 		{"run --id ../x", exitFailed, `"../x" as an id`},
 		{"run --shim /nonexistent/shim", exitFailed, "/nonexistent/shim"},
 		{"run /nonexistent/bundle", exitFailed, "/nonexistent/bundle as a bundle: because it has no config.json"},

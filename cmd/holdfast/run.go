@@ -51,7 +51,7 @@ func setupRun(f *flag.FlagSet) action {
 	r := &run{}
 	f.BoolVarP(&r.terminal, "tty", "t", false, "give the process a terminal; without BUNDLE, run a shell in it")
 	f.BoolVarP(&r.stdin, "interactive", "i", false, "pass on standard input; implied by a terminal")
-	f.BoolVarP(&r.detach, "detach", "d", false, "leave the container running and print how to reach its shim")
+	f.BoolVarP(&r.detach, "detach", "d", false, "leave the container running; with -i or -t it can be attached to")
 	f.StringVar(&r.runtime, "runtime", "runc", "OCI runtime, a name in PATH or an absolute path")
 	f.StringVar(&r.shim, "shim", "", "shim to use; "+shimName+" beside holdfast or in PATH if not given")
 	f.StringVar(&r.id, "id", "", "id of the container; made up if not given")
@@ -125,8 +125,6 @@ func (r *run) check() (err error) {
 	switch {
 	case os.Geteuid() != 0:
 		return errors.New("cannot run a container: because only root may; use sudo")
-	case r.detach && (r.terminal || r.stdin):
-		return errors.New("cannot detach from a container that is attached to: use -d without -t and -i")
 	case r.id != "" && (r.id == "." || r.id == ".." || filepath.Base(r.id) != r.id):
 		return fmt.Errorf("cannot use %q as an id: because it is no file name; use letters, digits, dots and dashes", r.id)
 	}

@@ -53,6 +53,7 @@ var shimVerbs = []verb{
 	{"pids", "ID", "print the processes of a container", 1, 1, false, onShim(pids, nil)},
 	{"stats", "ID", "print the metrics of a container", 1, 1, false, onShim(stats, nil)},
 	{"exec", "ID COMMAND…", "run another process in a container", 1, -1, true, onShim(runExec, attachFlags)},
+	{"attach", "ID", "connect to the streams of a process; Ctrl-P Ctrl-Q leaves it again", 1, 1, false, onShim(reattach, execFlag)},
 	{"kill", "ID", "send a signal to a process", 1, 1, false, onShim(kill, killFlags)},
 	{"wait", "ID", "wait for the exit of a process", 1, 1, false, onShim(wait, execFlag)},
 	{"delete", "ID", "delete a process that has exited", 1, 1, false, onShim(remove, execFlag)},
