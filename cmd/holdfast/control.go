@@ -164,7 +164,7 @@ func describeProcess(pid int) (state, memory, command string) {
 			state = strings.Fields(value + " -")[0]
 		case "VmRSS":
 			kib, _ := strconv.ParseInt(strings.Fields(value + " 0")[0], 10, 64) // the kernel writes a number
-			memory = kibi(kib << 10)
+			memory = bytesText(kib << 10)
 		}
 	}
 	if line, _ := os.ReadFile(dir + "/cmdline"); len(line) > 0 {

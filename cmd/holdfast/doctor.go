@@ -1,239 +1,219 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
-
-	flag "github.com/spf13/pflag"
-	"golang.org/x/sys/unix"
-
-	"holdfast/internal/node"
 )
 
-// verdict is how well something is.
-type verdict string
+// doctorLimit bounds one program that is asked for its version.
+const doctorLimit = 5 * time.Second
 
+// How well something is.
 const (
-	fit   verdict = "ok"
-	poor  verdict = "warn" // it works, and could be better
-	unfit verdict = "FAIL" // containers cannot be run, or not all of them
+	wellOK   = "ok"
+	wellWarn = "warn"
+	wellFail = "fail"
 )
 
-// finding is what was seen of one thing.
-type finding struct {
-	verdict
-	fact   string
-	advice string // what to do, unless it is ok
+// symptom is one line of what the doctor says.
+type symptom struct {
+	Status string `json:"status"` // ok, warn or fail
+	Check  string `json:"check"`
+	Fact   string `json:"fact"`
+	Advice string `json:"advice,omitempty"`
 }
 
-// checks are what a doctor looks at, in this order. Read only.
-var checks = []struct {
-	name string
-	look func(context.Context) finding
-}{
-	{"kernel", lookAtKernel},
-	{"cgroups", func(context.Context) finding { return lookAtCgroups("/sys/fs/cgroup") }},
-	{"shim", lookAtShim},
-	{"runc", func(ctx context.Context) finding { return lookAtRuntime(ctx, "runc", unfit) }},
-	{"crun", func(ctx context.Context) finding { return lookAtRuntime(ctx, "crun", fit) }},
-	{"criu", lookAtCRIU},
-	{"containerd", lookAtContainerd},
-	{"sockets", func(context.Context) finding { return lookAtSockets("/run/containerd/s") }},
-	{"pipes", func(context.Context) finding { return lookAtPipes("/proc/sys/fs") }},
-	{"descriptors", lookAtDescriptors},
-	{"left behind", lookAtLeftovers},
+// host is the machine that is looked at.
+type host struct {
+	root string // of /proc, /sys and /etc; "" = /
+	// run returns what a program prints, by its name in PATH or its path.
+	run func(ctx context.Context, program string, args ...string) (string, error)
+	// find returns the path of a program in a list of directories like PATH.
+	find func(program, path string) string
+	path string // PATH of this process
 }
 
-func setupDoctor(*flag.FlagSet) action {
-	return func(ctx context.Context, _ []string) (int, error) { return examine(ctx, os.Stdout) }
+func thisHost() host {
+	return host{run: runProgram, find: findProgram, path: os.Getenv("PATH")}
 }
 
-// examine returns 1 if something is unfit.
-func examine(ctx context.Context, w io.Writer) (status int, err error) {
-	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	for _, c := range checks {
-		f := c.look(ctx)
-		fmt.Fprintf(table, "%s\t%s\t%s\n", c.name, f.verdict, f.fact)
-		if f.advice != "" {
-			fmt.Fprintf(table, "\t\t→ %s\n", f.advice)
-		}
-		if f.verdict == unfit {
-			status = 1
+func runProgram(ctx context.Context, program string, args ...string) (string, error) {
+	limited, cancel := context.WithTimeout(ctx, doctorLimit)
+	defer cancel()
+	cmd := exec.CommandContext(limited, program, args...)
+	cmd.WaitDelay = time.Second
+	out, err := cmd.Output()
+	return string(out), err
+}
+
+func findProgram(program, path string) string {
+	for _, dir := range filepath.SplitList(path) {
+		full := filepath.Join(dir, program)
+		if info, err := os.Stat(full); err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
+			return full
 		}
 	}
-	return status, table.Flush()
+	return ""
 }
 
-func lookAtKernel(context.Context) finding {
-	var name unix.Utsname
-	if err := unix.Uname(&name); err != nil {
-		return finding{unfit, err.Error(), "look why uname(2) fails"}
+// read returns a file of the host, without the blanks around its text.
+func (h host) read(path string) (string, error) {
+	data, err := os.ReadFile(h.root + path)
+	return strings.TrimSpace(string(data)), err
+}
+
+// doctor prints what it finds, and tells whether something fails.
+func doctor(ctx context.Context, out io.Writer, h host, asJSON bool) (failing bool, err error) {
+	symptoms := h.examine(ctx)
+	for _, s := range symptoms {
+		failing = failing || s.Status == wellFail
 	}
-	release := unix.ByteSliceToString(name.Release[:])
-	var major, minor int
-	if _, err := fmt.Sscanf(release, "%d.%d", &major, &minor); err != nil {
-		return finding{poor, "Linux " + release, "its version is not understood; 5.11 and newer is best"}
+	if asJSON {
+		return failing, writeJSON(out, symptoms)
+	}
+	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "STATUS\tCHECK\tFACT\tWHAT TO DO")
+	for _, s := range symptoms {
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", s.Status, s.Check, s.Fact, dash(s.Advice))
+	}
+	return failing, table.Flush()
+}
+
+func (h host) examine(ctx context.Context) []symptom {
+	manager := h.findManager()
+	symptoms := []symptom{h.kernel(), h.cgroups(), h.controllers()}
+	symptoms = append(symptoms, h.runtimes(ctx)...)
+	symptoms = append(symptoms, h.criu(ctx), h.fileLimit(manager), h.processLimit(), h.socketDir(), h.pipeSize(), h.pipePages(), h.inotify())
+	return append(symptoms, h.containerd(ctx, manager)...)
+}
+
+func ok(check, fact, advice string) symptom   { return symptom{wellOK, check, fact, advice} }
+func warn(check, fact, advice string) symptom { return symptom{wellWarn, check, fact, advice} }
+func fail(check, fact, advice string) symptom { return symptom{wellFail, check, fact, advice} }
+
+// older tells whether a version, "5.10.0-9-amd64" or "1.1.5+ds1", is before major.minor. One that
+// cannot be read is not.
+func older(version string, major, minor int) bool {
+	var a, b int
+	if n, err := fmt.Sscanf(strings.TrimPrefix(version, "v"), "%d.%d", &a, &b); err != nil || n != 2 {
+		return false
+	}
+	return a < major || a == major && b < minor
+}
+
+func (h host) kernel() symptom {
+	release, err := h.read("/proc/sys/kernel/osrelease")
+	switch {
+	case err != nil:
+		return fail("kernel", err.Error(), "mount /proc")
+	case older(release, 5, 3):
+		return warn("kernel", release, "use 5.3 or later: without pidfd_open(2) a process cannot be signalled for certain")
+	}
+	return ok("kernel", release, "")
+}
+
+func (h host) exists(path string) bool {
+	_, err := os.Stat(h.root + path)
+	return err == nil
+}
+
+func (h host) cgroups() symptom {
+	switch {
+	case h.exists("/sys/fs/cgroup/cgroup.controllers"):
+		return ok("cgroup version", "2", "")
+	case h.exists("/sys/fs/cgroup/unified/cgroup.controllers"):
+		return ok("cgroup version", "1, with 2 beside it", "")
+	case h.exists("/sys/fs/cgroup/memory") || h.exists("/sys/fs/cgroup/pids"):
+		return ok("cgroup version", "1", "")
+	}
+	return fail("cgroup version", "none is mounted", "mount cgroup2 on /sys/fs/cgroup")
+}
+
+// controllers are those without which limits and statistics are missing.
+func (h host) controllers() symptom {
+	have := map[string]bool{}
+	if list, err := h.read("/sys/fs/cgroup/cgroup.controllers"); err == nil {
+		for _, name := range strings.Fields(list) {
+			have[name] = true
+		}
+	} else {
+		for _, name := range []string{"cpu", "cpuset", "memory", "pids", "blkio"} {
+			have[name] = h.exists("/sys/fs/cgroup/" + name)
+		}
+		have["io"] = have["blkio"]
+	}
+	var found, missing []string
+	for _, name := range []string{"cpu", "cpuset", "memory", "pids", "io"} {
+		if have[name] {
+			found = append(found, name)
+		} else {
+			missing = append(missing, name)
+		}
 	}
 	switch {
-	case major < 4 || major == 4 && minor < 5:
-		return finding{unfit, "Linux " + release, "use 4.5 or newer: the shim hands output on with splice(2) and counts on cgroups of that time"}
-	case major < 5 || major == 5 && minor < 14:
-		return finding{poor, "Linux " + release, "with 5.14 and newer a whole container is killed in one step (cgroup.kill)"}
+	case len(missing) == 0:
+		return ok("cgroup controllers", strings.Join(found, " "), "")
+	case !have["memory"] || !have["pids"]:
+		return fail("cgroup controllers", "missing: "+strings.Join(missing, " "),
+			"enable them; for memory that may need cgroup_enable=memory on the kernel's command line")
 	}
-	return finding{fit, "Linux " + release, ""}
+	return warn("cgroup controllers", "missing: "+strings.Join(missing, " "), "enable them, or do without their limits and figures")
 }
 
-// needed are the controllers that limits in a pod or a container need.
-var needed = []string{"cpu", "memory", "pids"}
-
-// lookAtCgroups tells how control groups are mounted at root.
-func lookAtCgroups(root string) finding {
-	list, err := os.ReadFile(filepath.Join(root, "cgroup.controllers"))
+// program returns the first line of what a program says of its version; "" if it is not there.
+func (h host) program(ctx context.Context, name string, args ...string) (version string, err error) {
+	path := h.find(name, h.path)
+	if path == "" {
+		return "", nil
+	}
+	out, err := h.run(ctx, path, args...)
 	if err != nil {
-		if _, err := os.Stat(filepath.Join(root, "memory")); err != nil {
-			return finding{unfit, "no control groups at " + root, "mount them: mount -t cgroup2 none " + root}
-		}
-		return finding{poor, "version 1, or hybrid", "with version 2 alone OOM kills and statistics tell more; boot with systemd.unified_cgroup_hierarchy=1"}
+		return path, fmt.Errorf("%s does not run: %w", path, err)
 	}
-	controllers := strings.Fields(string(list))
-	var missing []string
-	for _, n := range needed {
-		if !bytes.Contains(append(list, ' '), []byte(n)) {
-			missing = append(missing, n)
-		}
-	}
-	fact := "version 2: " + strings.Join(controllers, " ")
-	if len(missing) > 0 {
-		return finding{poor, fact, "limits need " + strings.Join(missing, ", ") + ", which are not there; enable them above (cgroup.subtree_control)"}
-	}
-	return finding{fit, fact, ""}
+	line, _, _ := strings.Cut(strings.TrimSpace(out), "\n")
+	return line, nil
 }
 
-func lookAtShim(ctx context.Context) finding {
-	path, err := exec.LookPath(shimName)
-	if err != nil {
-		return finding{unfit, "not in PATH", "install " + shimName + " into a directory of containerd's PATH, /usr/local/bin for example"}
+func (h host) runtimes(ctx context.Context) []symptom {
+	runc, runcErr := h.program(ctx, "runc", "--version")
+	crun, crunErr := h.program(ctx, "crun", "--version")
+	var first symptom
+	switch version := strings.TrimPrefix(runc, "runc version "); {
+	case runcErr != nil:
+		first = fail("runc", runcErr.Error(), "install it anew")
+	case runc == "" && crun == "":
+		first = fail("runc", "not installed", "install runc or crun: without one no container can run")
+	case runc == "":
+		first = warn("runc", "not installed", "install it, or name crun as BinaryName in the options of the runtime")
+	case older(version, 1, 1):
+		first = warn("runc", version, "use 1.1 or later")
+	default:
+		first = ok("runc", version, "")
 	}
-	said, err := say(ctx, path, "-v", 3)
-	if err != nil {
-		return finding{unfit, path, "it does not run: " + err.Error()}
+	second := ok("crun", "not installed", "needed only if options name it")
+	switch {
+	case crunErr != nil:
+		second = fail("crun", crunErr.Error(), "install it anew, or remove it")
+	case crun != "":
+		second = ok("crun", strings.TrimPrefix(crun, "crun version "), "")
 	}
-	return finding{fit, path + ", " + said, ""}
+	return []symptom{first, second}
 }
 
-// lookAtRuntime tells the version of an OCI runtime; missing is the verdict if it is not there.
-func lookAtRuntime(ctx context.Context, name string, missing verdict) finding {
-	path, err := exec.LookPath(name)
-	if err != nil {
-		f := finding{missing, "not in PATH", ""}
-		if missing != fit {
-			f.advice = "install " + name + ", or name another runtime as BinaryName in containerd's options"
-		}
-		return f
+func (h host) criu(ctx context.Context) symptom {
+	version, err := h.program(ctx, "criu", "--version")
+	switch {
+	case err != nil:
+		return warn("criu", err.Error(), "install it anew for checkpoint and restore")
+	case version == "":
+		return ok("criu", "not installed", "install it for checkpoint and restore")
 	}
-	said, err := say(ctx, path, "--version", 1)
-	if err != nil {
-		return finding{unfit, path, "it does not run: " + err.Error()}
-	}
-	return finding{fit, path + ", " + said, ""}
-}
-
-func lookAtCRIU(context.Context) finding {
-	path, err := exec.LookPath("criu")
-	if err != nil {
-		return finding{fit, "not in PATH: no checkpoints, and output goes the direct way", ""}
-	}
-	return finding{fit, path + ": checkpoints, so output of a first process goes through the shim (docs/decisions/0004)", ""}
-}
-
-func lookAtContainerd(ctx context.Context) finding {
-	path, err := exec.LookPath("containerd")
-	if err != nil {
-		return finding{poor, "not in PATH", "the shim is started by containerd, dockerd or CRI-O; `holdfast run` needs none of them"}
-	}
-	said, err := say(ctx, path, "--version", 1)
-	if err != nil {
-		return finding{unfit, path, "it does not run: " + err.Error()}
-	}
-	const socket = "/run/containerd/containerd.sock"
-	if node.IsDead(socket) {
-		return finding{poor, said, "nobody listens on " + socket + ": is it running?"}
-	}
-	return finding{fit, said, ""}
-}
-
-// lookAtSockets tells whether others could get at the sockets of the shims.
-func lookAtSockets(dir string) finding {
-	info, err := os.Stat(dir)
-	if os.IsNotExist(err) {
-		return finding{fit, dir + " is not there yet; the first shim makes it", ""}
-	}
-	if err != nil {
-		return finding{unfit, err.Error(), "make " + dir + " a directory"}
-	}
-	fact := fmt.Sprintf("%s has mode %#o", dir, info.Mode().Perm())
-	if info.Mode().Perm()&0o022 != 0 {
-		return finding{unfit, fact, "others may plant a socket there: chmod go-w " + dir}
-	}
-	return finding{fit, fact, ""}
-}
-
-// lookAtPipes tells how large the kernel lets FIFOs become, where output waits while the manager is away.
-func lookAtPipes(dir string) finding {
-	text, err := os.ReadFile(filepath.Join(dir, "pipe-max-size"))
-	if err != nil {
-		return finding{poor, err.Error(), "mount /proc"}
-	}
-	size, _ := strconv.Atoi(strings.TrimSpace(string(text))) // the kernel writes a number
-	fact := fmt.Sprintf("at most %s each for users without CAP_SYS_RESOURCE (fs.pipe-max-size)", kibi(int64(size)))
-	if size < 1<<20 {
-		return finding{poor, fact, "output flows faster with 1 MiB: sysctl fs.pipe-max-size=1048576"}
-	}
-	return finding{fit, fact, ""}
-}
-
-func lookAtDescriptors(context.Context) finding {
-	var limit unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
-		return finding{poor, err.Error(), "look why getrlimit(2) fails"}
-	}
-	fact := fmt.Sprintf("at most %d, of which a process may use %d unless it asks", limit.Max, limit.Cur)
-	if limit.Max < 4096 {
-		return finding{poor, fact, "a pod of many containers and execs needs more: LimitNOFILE= of containerd's unit"}
-	}
-	return finding{fit, fact, ""}
-}
-
-func lookAtLeftovers(ctx context.Context) finding {
-	n, err := node.Find(ctx, node.Config{})
-	if err != nil {
-		return finding{poor, err.Error(), "look as root"}
-	}
-	fact := fmt.Sprintf("%d shims run; %d sockets and %d bundles have none", len(n.Shims), len(n.Sockets), len(n.Bundles))
-	if len(n.Sockets)+len(n.Bundles) > 0 {
-		return finding{poor, fact, "`holdfast gc` names them"}
-	}
-	return finding{fit, fact, ""}
-}
-
-// say returns the first lines of what a program prints, as one.
-func say(ctx context.Context, path, flag string, lines int) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	out, err := exec.CommandContext(ctx, path, flag).CombinedOutput()
-	all := strings.SplitAfterN(string(out), "\n", lines+1)
-	said := strings.Join(strings.Fields(strings.Join(all[:min(lines, len(all))], "")), " ")
-	if err != nil {
-		return said, fmt.Errorf("%w: %s", err, said)
-	}
-	return said, nil
+	return ok("criu", strings.TrimPrefix(version, "Version: "), "")
 }

@@ -2,187 +2,184 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 	"strings"
-	"sync"
 	"text/tabwriter"
 	"time"
 
-	task "github.com/containerd/containerd/api/runtime/task/v3"
-	flag "github.com/spf13/pflag"
-
-	"holdfast/internal/client"
 	"holdfast/internal/node"
 )
 
-const (
-	askLimit = time.Second // for one shim, when all are asked: one that hangs must not hide the others
-	atOnce   = 16          // shims that are asked at the same time
-)
-
-// found is a shim, and what it says of its containers.
-type found struct {
-	node.Shim
-	Containers []container `json:"containers"`
+// lsOptions are those of holdfast ls.
+type lsOptions struct {
+	surveyOptions
+	json bool
 }
 
-// container is one of a shim's containers.
-type container struct {
-	ID     string `json:"id"`
-	Status string `json:"status"` // of its first process; what went wrong if the shim does not tell
-	Pid    uint32 `json:"pid,omitempty"`
-}
-
-// inventory is all that there is on a node.
-type inventory struct {
-	Shims   []found       `json:"shims"`
-	Sockets []node.Socket `json:"sockets_without_shim"`
-	Bundles []node.Bundle `json:"bundles_without_shim"`
-}
-
-func setupList(f *flag.FlagSet) action {
-	asJSON := f.Bool("json", false, "print JSON")
-	return func(ctx context.Context, _ []string) (int, error) {
-		all, err := takeInventory(ctx, node.Config{})
-		if err != nil {
-			return 0, err
-		}
-		if *asJSON {
-			data, err := json.Marshal(all)
-			if err != nil {
-				return 0, err
-			}
-			return printJSON(data)
-		}
-		return 0, all.print(os.Stdout, time.Now())
-	}
-}
-
-// takeInventory finds the shims and asks each of them.
-func takeInventory(ctx context.Context, cfg node.Config) (inventory, error) {
-	n, err := node.Find(ctx, cfg)
+// ls prints all shims of the node with their containers, and what was left behind.
+func ls(ctx context.Context, out io.Writer, o lsOptions) error {
+	shims, leaks, err := survey(ctx, o.surveyOptions)
 	if err != nil {
-		return inventory{}, err
+		return err
 	}
-	all := inventory{Shims: make([]found, len(n.Shims)), Sockets: n.Sockets, Bundles: n.Bundles}
-	slots := make(chan struct{}, atOnce)
-	var asked sync.WaitGroup
-	for i, s := range n.Shims {
-		asked.Go(func() {
-			slots <- struct{}{}
-			defer func() { <-slots }()
-			all.Shims[i] = found{s, ask(ctx, s)}
-		})
+	if o.namespace != "" {
+		leaks = inNamespace(leaks, o.namespace)
 	}
-	asked.Wait()
-	return all, nil
-}
-
-// ask asks a shim for the states of its containers.
-func ask(ctx context.Context, s node.Shim) []container {
-	ctx, cancel := context.WithTimeout(ctx, askLimit)
-	defer cancel()
-	var all []container
-	for _, id := range s.Containers() {
-		t := &target{address: s.Address, namespace: s.Namespace, id: id}
-		all = append(all, t.summary(ctx))
+	if o.json {
+		return writeJSON(out, newListing(shims, leaks))
 	}
-	return all
-}
-
-// summary asks for the state of one container.
-func (t *target) summary(ctx context.Context) container {
-	c := container{ID: t.id}
-	if t.address == "" {
-		c.Status = "its shim does not listen"
-		return c
-	}
-	if err := t.dial(ctx); err != nil {
-		c.Status = err.Error()
-		return c
-	}
-	defer t.Close()
-	state, err := t.State(ctx, &task.StateRequest{ID: t.id})
-	if err != nil {
-		c.Status = err.Error()
-		return c
-	}
-	c.Status, c.Pid = strings.ToLower(state.GetStatus().String()), state.GetPid()
-	return c
-}
-
-func (all inventory) print(w io.Writer, now time.Time) error {
-	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "NAMESPACE\tGROUP\tPID\tUPTIME\tMEMORY\tTHREADS\tFILES\tSHIM\tCONTAINERS")
-	for _, s := range all.Shims {
-		fmt.Fprintf(table, "%s\t%s\t%d\t%s\t%s\t%d\t%d\t%s\t%s\n", s.Namespace, s.Group, s.Pid, age(now.Sub(s.Started)),
-			kibi(s.Private), s.Threads, s.Files, filepath.Base(s.Program), s.describe())
+	now := time.Now()
+	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "NAMESPACE\tGROUP\tCONTAINER\tSTATE\tPID\tSHIM\tUPTIME\tMEMORY\tTHREADS\tBACKLOG\tVERSION")
+	for i := range shims {
+		for _, line := range shims[i].lines(now) {
+			fmt.Fprintln(table, strings.Join(line, "\t"))
+		}
 	}
 	if err := table.Flush(); err != nil {
 		return err
 	}
-	if n := len(all.Sockets); n > 0 {
-		fmt.Fprintf(w, "\nsockets that nobody listens on: %d; `holdfast gc` names and removes them\n", n)
-	}
-	if len(all.Bundles) > 0 {
-		fmt.Fprintln(w, "\nbundles without a shim; their manager removes them when it is started again:")
-		for _, b := range all.Bundles {
-			fmt.Fprintf(w, "  %s\n", b.Path)
+	for i := range shims {
+		if s := &shims[i]; s.problem != nil {
+			fmt.Fprintf(out, "shim %d: %v\n", s.Pid, s.problem)
 		}
 	}
-	return nil
+	return printLeaks(out, leaks, now)
 }
 
-// describe is a line about the containers.
-func (s found) describe() string {
-	var words []string
-	for _, c := range s.Containers {
-		words = append(words, fmt.Sprintf("%s (%s)", c.ID, c.Status))
-	}
-	return strings.Join(words, ", ")
-}
-
-// age is how long something has lasted, in its largest unit.
-func age(d time.Duration) string {
-	const day = 24 * time.Hour
-	switch {
-	case d >= 2*day:
-		return fmt.Sprintf("%dd", d/day)
-	case d >= 2*time.Hour:
-		return fmt.Sprintf("%dh", d/time.Hour)
-	case d >= 2*time.Minute:
-		return fmt.Sprintf("%dm", d/time.Minute)
-	}
-	return fmt.Sprintf("%ds", d/time.Second)
-}
-
-// kibi is a number of bytes for people.
-func kibi(n int64) string {
-	if n < 10<<20 {
-		return fmt.Sprintf("%d KiB", n>>10)
-	}
-	return fmt.Sprintf("%d MiB", n>>20)
-}
-
-// locate finds the shim that is meant: the one at --address, or the one that has the container.
-func (t *target) locate(ctx context.Context) error {
-	if t.address != "" {
-		if t.namespace == "" {
-			t.namespace = client.DefaultNamespace
+// lines are those of a shim in the table: one for each container, but at least one.
+func (s *surveyed) lines(now time.Time) [][]string {
+	tasks := s.tasks
+	if len(tasks) == 0 {
+		tasks = []surveyedTask{{id: "-", state: "-"}}
+		if s.problem != nil {
+			tasks[0].state = "?"
 		}
+	}
+	var lines [][]string
+	for _, t := range tasks {
+		lines = append(lines, []string{
+			s.Namespace, s.Group, t.id, t.state, number(t.pid), number(s.Pid), ageText(s.Started, now),
+			memoryText(s.Memory), number(s.Threads), s.backlogText(), s.versionText(),
+		})
+	}
+	return lines
+}
+
+func number(n int) string {
+	if n == 0 {
+		return "-"
+	}
+	return fmt.Sprint(n)
+}
+
+// memoryText is what the node would get back if the shim ended.
+func memoryText(m node.Memory) string {
+	if m.Resident == 0 {
+		return "-"
+	}
+	return bytesText(m.PrivateDirty)
+}
+
+// inNamespace leaves out what is certainly in another namespace. Of sockets nobody knows.
+func inNamespace(leaks []node.Leak, namespace string) (left []node.Leak) {
+	for _, l := range leaks {
+		if l.Namespace == namespace {
+			left = append(left, l)
+		}
+	}
+	return left
+}
+
+func printLeaks(out io.Writer, leaks []node.Leak, now time.Time) error {
+	if len(leaks) == 0 {
 		return nil
 	}
-	if t.id == "" {
-		return fmt.Errorf("cannot choose a shim: because neither a container nor --address is given; `holdfast ls` lists the shims")
+	fmt.Fprintln(out)
+	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "LEFT BEHIND\tAGE\tNAMESPACE\tID\tPID\tPATH")
+	for _, l := range leaks {
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", l.Kind, ageText(l.Since, now), dash(l.Namespace), dash(l.ID), number(l.Pid), l.Path)
 	}
-	s, err := node.Lookup(ctx, node.Config{}, t.namespace, t.id)
-	if err != nil {
+	if err := table.Flush(); err != nil {
 		return err
 	}
-	t.address, t.namespace = s.Address, s.Namespace
-	return nil
+	_, err := fmt.Fprintln(out, "holdfast gc tells what of this is dead for certain")
+	return err
+}
+
+func dash(text string) string {
+	if text == "" {
+		return "-"
+	}
+	return text
+}
+
+// listing is what ls prints as JSON.
+type listing struct {
+	Shims []listedShim `json:"shims"`
+	Leaks []listedLeak `json:"leaks"`
+}
+
+type listedShim struct {
+	Namespace    string       `json:"namespace"`
+	Group        string       `json:"group"`
+	Pid          int          `json:"pid"`
+	Address      string       `json:"address"`
+	Bundle       string       `json:"bundle"`
+	Exe          string       `json:"exe"`
+	Version      string       `json:"version,omitempty"`
+	Started      time.Time    `json:"started"`
+	Threads      int          `json:"threads"`
+	Files        int          `json:"files"` // -1: not known
+	Resident     int64        `json:"memory_rss_bytes"`
+	Proportional int64        `json:"memory_pss_bytes"`
+	PrivateDirty int64        `json:"memory_private_dirty_bytes"`
+	Backlog      *int         `json:"backlog,omitempty"`
+	Containers   []listedTask `json:"containers"`
+	Problem      string       `json:"problem,omitempty"`
+}
+
+type listedTask struct {
+	ID    string `json:"id"`
+	State string `json:"state"`
+	Pid   int    `json:"pid"`
+}
+
+type listedLeak struct {
+	Kind      node.Kind `json:"kind"`
+	Path      string    `json:"path"`
+	Namespace string    `json:"namespace,omitempty"`
+	ID        string    `json:"id,omitempty"`
+	Pid       int       `json:"pid,omitempty"`
+	Address   string    `json:"address,omitempty"`
+	Since     time.Time `json:"since"`
+}
+
+func newListing(shims []surveyed, leaks []node.Leak) listing {
+	l := listing{Shims: []listedShim{}, Leaks: []listedLeak{}}
+	for i := range shims {
+		s := &shims[i]
+		item := listedShim{
+			Namespace: s.Namespace, Group: s.Group, Pid: s.Pid, Address: s.Address, Bundle: s.Bundle, Exe: s.Exe,
+			Version: strings.TrimPrefix(s.versionText(), "-"), Started: s.Started, Threads: s.Threads, Files: s.Files,
+			Resident: s.Memory.Resident, Proportional: s.Memory.Proportional, PrivateDirty: s.Memory.PrivateDirty,
+			Containers: []listedTask{},
+		}
+		if s.facts != nil {
+			item.Backlog = &s.facts.backlog
+		}
+		if s.problem != nil {
+			item.Problem = s.problem.Error()
+		}
+		for _, t := range s.tasks {
+			item.Containers = append(item.Containers, listedTask{t.id, t.state, t.pid})
+		}
+		l.Shims = append(l.Shims, item)
+	}
+	for _, k := range leaks {
+		l.Leaks = append(l.Leaks, listedLeak(k))
+	}
+	return l
 }

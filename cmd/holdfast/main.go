@@ -53,12 +53,6 @@ var runVerbs = []verb{{
 	help: "run a container through a shim of its own; without BUNDLE one that greets",
 }}
 
-var nodeVerbs = []verb{
-	{name: "ls", help: "list the shims of this node and their containers, and what others have left", setup: setupList},
-	{name: "gc", help: "name the sockets that nobody listens on any more; with --yes, remove them", setup: setupCollect},
-	{name: "doctor", help: "look whether this node is fit for the shim, and say what to do", setup: setupDoctor},
-}
-
 func main() {
 	os.Exit(execute(context.Background(), os.Args[1:], os.Stdout, os.Stderr))
 }
@@ -156,11 +150,11 @@ func completeIDs(c *cobra.Command, args []string, _ string) (ids []string, _ cob
 	if len(args) > 0 {
 		return nil, cobra.ShellCompDirectiveDefault // of a command to run
 	}
-	n, err := node.Find(c.Context(), node.Config{})
+	shims, err := node.Find(c.Context(), node.Config{})
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveError
 	}
-	for _, s := range n.Shims {
+	for _, s := range shims {
 		ids = append(ids, s.Containers()...)
 	}
 	slices.Sort(ids)

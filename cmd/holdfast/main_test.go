@@ -94,7 +94,7 @@ func TestWrongUseIsExplained(t *testing.T) {
 		{"run a b", exitUsage, "want [BUNDLE]"},
 		{"run --nonsense", exitUsage, "--nonsense; holdfast run -h"},
 		{"state", exitUsage, "0 arguments: want ID"},
-		{"state no-such-container", exitFailed, "no running shim has a container of that id"},
+		{"state no-such-container", exitFailed, "none that runs here has a bundle of that name"},
 		{"connect", exitFailed, "neither a container nor --address is given"},
 		{"state c1 --address unix:///nonexistent/s", exitFailed, "no such file"},
 		{"run --id ../x", exitFailed, `"../x" as an id`},

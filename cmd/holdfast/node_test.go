@@ -3,179 +3,209 @@ package main
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	"encoding/json"
-	"net"
+	"errors"
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	task "github.com/containerd/containerd/api/runtime/task/v3"
+	"golang.org/x/sys/unix"
+
+	"holdfast/internal/client"
 	"holdfast/internal/node"
 )
 
-// A container that runs is listed, and found by its id alone.
-func TestRunningContainersAreFound(t *testing.T) {
-	needRoot(t)
-	id := "found-" + rand.Text()
-	cmd, tmp := holdfast(t, deadline(t, runLimit), "run", "-d", "--id", id)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
+const stockShim = "containerd-shim-runc-v2"
 
-	var all inventory
-	listed := runHoldfast(t, "", "ls", "--json")
-	if err := json.Unmarshal([]byte(listed.stdout), &all); err != nil {
-		t.Fatalf("%v: %s", err, listed.stdout)
-	}
-	var own *found
-	for i, s := range all.Shims {
-		if s.Group == id {
-			own = &all.Shims[i]
-		}
-	}
-	if own == nil || len(own.Containers) != 1 || own.Containers[0].ID != id || own.Containers[0].Status != "running" ||
-		own.Containers[0].Pid == 0 || own.Pid == 0 || own.Private == 0 || own.Threads == 0 || own.Files == 0 || time.Since(own.Started) > time.Hour {
-		t.Errorf("not as it should be: %+v", own)
-	}
-	table := runHoldfast(t, "", "ls").stdout
-	if !strings.HasPrefix(table, "NAMESPACE") || !strings.Contains(table, id+" (running)") {
-		t.Errorf("the table: %s", table)
-	}
-	if r := runHoldfast(t, "", "state", id); r.status != 0 || !strings.Contains(r.stdout, `"status": "RUNNING"`) {
-		t.Errorf("state without an address: %+v", r)
-	}
-	if r := runHoldfast(t, "", "state", "no-"+id); r.status != exitFailed || !strings.Contains(r.stderr, "no running shim has a container of that id") {
-		t.Errorf("state of nobody: %+v", r)
-	}
-	for _, verb := range []string{"kill", "wait", "delete", "shutdown"} {
-		if r := runHoldfast(t, "", verb, id); r.status != 0 {
-			t.Errorf("%s: %+v", verb, r)
-		}
-	}
-	leftNothing(t, tmp)
+// realTask is a container that a real shim runs, in directories of the test's own.
+type realTask struct {
+	*client.Session
+
+	t       *testing.T
+	dir     string
+	cfg     node.Config
+	bundle  string
+	initPid int
 }
 
-func TestAHungShimHidesNoOther(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "s")
-	l, err := net.Listen("unix", path) // accepts, and never answers
+// runTask starts one in a shim of that path.
+func runTask(t *testing.T, ctx context.Context, binary, id string) *realTask {
+	t.Helper()
+	dir, cfg := realNode(t)
+	namespace := "hf-node-" + strconv.Itoa(os.Getpid())
+	r := &realTask{t: t, dir: dir, cfg: cfg, bundle: filepath.Join(dir, managerState, namespace, id)}
+	if err := client.NewBundle(r.bundle, client.BundleConfig{Args: []string{"sleep", "infinity"}}); err != nil {
+		t.Fatal(err)
+	}
+	var err error
+	r.Session, err = client.Launch(ctx, dir, client.StartConfig{
+		Binary: binary, ID: id, Namespace: namespace, Bundle: r.bundle, SocketDir: cfg.SocketDirs[0],
+		Legacy: filepath.Base(binary) == stockShim, // which may be an old one
+	}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	began := time.Now()
-	got := ask(t.Context(), node.Shim{Address: "unix://" + path, Namespace: "n", Group: "g"})
-	if took := time.Since(began); took > 5*askLimit {
-		t.Errorf("took %v", took)
+	t.Cleanup(r.end)
+	if err := os.WriteFile(filepath.Join(r.bundle, "shim-binary-path"), []byte(binary), 0o600); err != nil {
+		t.Fatal(err)
 	}
-	if len(got) != 1 || got[0].ID != "g" || !strings.Contains(got[0].Status, context.DeadlineExceeded.Error()) {
-		t.Errorf("got %+v", got)
+	if _, err := r.Create(ctx, &task.CreateTaskRequest{ID: id, Bundle: r.bundle}); err != nil {
+		t.Fatal(err)
 	}
-	if got := ask(t.Context(), node.Shim{Group: "g"}); len(got) != 1 || got[0].Status != "its shim does not listen" {
-		t.Errorf("deaf: %+v", got)
-	}
-}
-
-func TestOnlyDeadSocketsAreCollected(t *testing.T) {
-	dir := t.TempDir()
-	path := func(name string) string { return filepath.Join(dir, name) }
-	listen := func(name string) *net.UnixListener {
-		l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path(name)})
-		if err != nil {
-			t.Fatal(err)
-		}
-		l.SetUnlinkOnClose(false)
-		return l
-	}
-	listen("dead").Close()
-	listen("new").Close()
-	reborn := listen("reborn") // was dead when it was looked at
-	defer reborn.Close()
-	now := time.Now()
-	n := node.Node{
-		Sockets: []node.Socket{{Path: path("dead"), Changed: now.Add(-2 * settled)}, {Path: path("new"), Changed: now}, {Path: path("reborn")}},
-		Bundles: []node.Bundle{{Path: "/bundle"}},
-	}
-	files := func() string {
-		entries, err := os.ReadDir(dir)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var names []string
-		for _, e := range entries {
-			names = append(names, e.Name())
-		}
-		return strings.Join(names, " ")
-	}
-	var out bytes.Buffer
-	if err := collect(&out, n, false, now); err != nil || files() != "dead new reborn" ||
-		!strings.Contains(out.String(), "nothing was removed") || !strings.Contains(out.String(), "/bundle") || strings.Contains(out.String(), path("new")) {
-		t.Errorf("dry: %v, %s; left %s", err, &out, files())
-	}
-	out.Reset()
-	err := collect(&out, n, true, now)
-	if err == nil || !strings.Contains(err.Error(), "somebody listens on it now") || files() != "new reborn" || !strings.Contains(out.String(), "1 removed") {
-		t.Errorf("with -yes: %v, %s; left %s", err, &out, files())
-	}
-	conn, err := net.Dial("unix", path("reborn"))
+	started, err := r.Start(ctx, &task.StartRequest{ID: id})
 	if err != nil {
-		t.Fatalf("the one that listens is not where it was: %v", err)
+		t.Fatal(err)
 	}
-	conn.Close()
+	r.initPid = int(started.GetPid())
+	return r
 }
 
-func TestDoctorSeesWhatIsAmiss(t *testing.T) {
-	dir := t.TempDir()
-	put := func(name, content string) string {
-		path := filepath.Join(dir, name)
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			t.Fatal(err)
+// end leaves nothing, whatever the test has come to.
+func (r *realTask) end() {
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	_ = unix.Kill(r.Pid(), unix.SIGKILL) // by now the pid is ours, or a zombie's, for as long as the session holds it
+	if exists(r.bundle) {
+		if _, _, err := client.Delete(ctx, r.Config); err != nil {
+			r.t.Error(err)
 		}
-		if err := os.WriteFile(path, []byte(content), 0o755); err != nil {
-			t.Fatal(err)
+	}
+	r.Close()
+	// The runtime leaves that of the namespace.
+	if err := os.Remove("/run/containerd/runc/" + r.Namespace); err != nil && !errors.Is(err, os.ErrNotExist) {
+		r.t.Error(err)
+	}
+}
+
+// ended waits until a process has ended.
+func ended(t *testing.T, pid int) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		if err != nil || strings.Contains(string(stat), ") Z ") {
+			return
 		}
-		return filepath.Dir(path)
-	}
-	open := filepath.Join(dir, "open")
-	if err := os.Mkdir(open, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Chmod(open, 0o777); err != nil {
-		t.Fatal(err)
-	}
-	broken := put("bin/runc", "#!/bin/sh\necho cannot run\nexit 3\n")
-	for name, row := range map[string]struct {
-		got  finding
-		want verdict
-		says string
-	}{
-		"no cgroups":     {lookAtCgroups(filepath.Join(dir, "none")), unfit, "mount -t cgroup2"},
-		"hybrid":         {lookAtCgroups(put("hybrid/memory/x", "")[:len(dir)+7]), poor, "unified_cgroup_hierarchy"},
-		"v2":             {lookAtCgroups(put("v2/cgroup.controllers", "cpu io memory pids\n")), fit, "cpu io memory pids"},
-		"v2, no pids":    {lookAtCgroups(put("v2a/cgroup.controllers", "cpu io memory\n")), poor, "limits need pids"},
-		"no sockets":     {lookAtSockets(filepath.Join(dir, "none")), fit, "not there yet"},
-		"open sockets":   {lookAtSockets(open), unfit, "chmod go-w " + open},
-		"large pipes":    {lookAtPipes(put("big/pipe-max-size", "1048576\n")), fit, "1024 KiB"},
-		"small pipes":    {lookAtPipes(put("small/pipe-max-size", "65536\n")), poor, "fs.pipe-max-size=1048576"},
-		"broken runtime": {lookAtRuntime(t.Context(), filepath.Join(broken, "runc"), unfit), unfit, "exit status 3: cannot run"},
-		"no runtime":     {lookAtRuntime(t.Context(), filepath.Join(dir, "none"), unfit), unfit, "BinaryName"},
-		"one is enough":  {lookAtRuntime(t.Context(), filepath.Join(dir, "none"), fit), fit, "not in PATH"},
-	} {
-		if row.got.verdict != row.want || !strings.Contains(row.got.fact+row.got.advice, row.says) || (row.got.advice == "") != (row.want == fit) {
-			t.Errorf("%s: %+v", name, row.got)
+		if time.Now().After(end) {
+			t.Fatalf("pid %d has not ended", pid)
 		}
 	}
 }
 
-// The doctor fails where the shim is missing, and says so.
-func TestDoctorTellsByItsStatus(t *testing.T) {
+// shims returns those that there are to test: ours, and containerd's if it is installed.
+func shims(t *testing.T) map[string]string {
+	t.Helper()
+	found := map[string]string{"ours": filepath.Join(programs, shimName)}
+	if path, err := exec.LookPath(stockShim); err == nil {
+		found["stock"] = path
+	}
+	return found
+}
+
+func TestRealShimsAreListedAndMeasured(t *testing.T) {
 	needRoot(t)
-	for path, want := range map[string]int{programs + ":" + os.Getenv("PATH"): 0, "/usr/bin:/usr/sbin": 1} {
-		t.Setenv("PATH", path)
-		r := runHoldfast(t, "", "doctor")
-		if r.status != want || want == 1 != strings.Contains(r.stdout, "install "+shimName) {
-			t.Errorf("status %d, want %d: %s", r.status, want, r.stdout)
-		}
+	for name, binary := range shims(t) {
+		t.Run(name, func(t *testing.T) {
+			ctx := deadline(t, runLimit)
+			r := runTask(t, ctx, binary, "hf-ls-"+name)
+			o := surveyOptions{cfg: r.cfg, namespace: r.Namespace}
+			var out bytes.Buffer
+			if err := ls(ctx, &out, lsOptions{surveyOptions: o, json: true}); err != nil {
+				t.Fatal(err)
+			}
+			var got listing
+			if err := json.Unmarshal(out.Bytes(), &got); err != nil || len(got.Shims) != 1 || len(got.Leaks) != 0 {
+				t.Fatalf("%v: %s", err, &out)
+			}
+			s, id := got.Shims[0], r.Config.ID
+			if s.Pid != r.Pid() || s.Group != id || s.Address != r.Result.Address || s.Bundle != r.bundle || s.Exe != binary ||
+				s.Threads < 1 || s.Files < 4 || s.PrivateDirty < 100<<10 || s.Proportional < s.PrivateDirty || s.Problem != "" ||
+				time.Since(s.Started).Abs() > time.Minute {
+				t.Errorf("%+v", s)
+			}
+			if len(s.Containers) != 1 || s.Containers[0] != (listedTask{id, "running", r.initPid}) {
+				t.Errorf("%+v", s.Containers)
+			}
+			found, err := node.Lookup(ctx, r.cfg, "", id)
+			if err != nil || found.Pid != r.Pid() || !found.Alive(r.cfg) {
+				t.Errorf("%+v, %v", found, err)
+			}
+			out.Reset()
+			if err := metrics(ctx, &out, o); err != nil {
+				t.Fatal(err)
+			}
+			for _, want := range []string{"holdfast_shim_up{", "holdfast_container_processes{", "holdfast_container_memory_bytes{"} {
+				if !strings.Contains(out.String(), want) {
+					t.Errorf("no %s in %s", want, &out)
+				}
+			}
+			wellFormed(t, out.String())
+			out.Reset()
+			if err := nodeStats(ctx, &out, statsOptions{surveyOptions: o}); err != nil || !strings.Contains(out.String(), id) {
+				t.Errorf("%v: %s", err, &out)
+			}
+		})
+	}
+}
+
+func TestCollectionTouchesNothingOfRealContainersThatLive(t *testing.T) {
+	needRoot(t)
+	for name, binary := range shims(t) {
+		t.Run(name, func(t *testing.T) {
+			ctx := deadline(t, runLimit)
+			r := runTask(t, ctx, binary, "hf-gc-"+name)
+			o := gcOptions{cfg: r.cfg, yes: true, now: later}
+			collect := func() string {
+				var out bytes.Buffer
+				if err := gc(ctx, &out, o); err != nil {
+					t.Errorf("%v: %s", err, &out)
+				}
+				return out.String()
+			}
+			alive := func(when string) {
+				if !exists(r.bundle) || unix.Kill(r.initPid, 0) != nil {
+					t.Fatalf("%s: the container is gone", when)
+				}
+			}
+			if out := collect(); strings.Contains(out, r.bundle) {
+				t.Errorf("the bundle of a living shim is named: %s", out)
+			}
+			alive("while the shim lives")
+			if _, err := r.State(ctx, &task.StateRequest{ID: r.Config.ID}); err != nil {
+				t.Error(err)
+			}
+			if err := unix.Kill(r.Pid(), unix.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+			ended(t, r.Pid())
+			if out := collect(); !strings.Contains(out, "keep") || !strings.Contains(out, r.bundle) {
+				t.Errorf("%s", out)
+			}
+			alive("after its shim was killed")
+			if err := unix.Kill(r.initPid, unix.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+			ended(t, r.initPid)
+			if out := collect(); !strings.Contains(out, "removed") || exists(r.bundle) {
+				t.Errorf("%s", out)
+			}
+			if path := "/run/containerd/runc/" + r.Namespace + "/" + r.Config.ID; exists(path) {
+				t.Errorf("left behind: %s", path)
+			}
+			if sockets, err := os.ReadDir(r.cfg.SocketDirs[0]); len(sockets) > 0 || err != nil && !errors.Is(err, os.ErrNotExist) {
+				t.Errorf("left behind: %v, %v", sockets, err)
+			}
+			if path := strings.TrimPrefix(r.Result.Address, "unix://"); name != "ours" {
+				// It does not know of other directories than containerd's own.
+				if err := removeSocket(path); err != nil {
+					t.Error(err)
+				}
+			}
+		})
 	}
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -26,6 +27,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"holdfast/internal/client"
+	"holdfast/internal/node"
 )
 
 // target is a process of a running shim, and what is asked about it.
@@ -51,7 +53,6 @@ var shimVerbs = []verb{
 	{"connect", "[ID]", "print the pids of the shim and of the container", 0, 1, false, onShim(connect, nil)},
 	{"state", "ID", "print the state of a process", 1, 1, false, onShim(state, execFlag)},
 	{"pids", "ID", "print the processes of a container", 1, 1, false, onShim(pids, nil)},
-	{"stats", "ID", "print the metrics of a container", 1, 1, false, onShim(stats, nil)},
 	{"exec", "ID COMMAND…", "run another process in a container", 1, -1, true, onShim(runExec, attachFlags)},
 	{"attach", "ID", "connect to the streams of a process; Ctrl-P Ctrl-Q leaves it again", 1, 1, false, onShim(reattach, execFlag)},
 	{"kill", "ID", "send a signal to a process", 1, 1, false, onShim(kill, killFlags)},
@@ -118,6 +119,23 @@ func (t *target) dial(ctx context.Context) (err error) {
 		return err
 	}
 	t.shimPid = int(response.GetShimPid())
+	return nil
+}
+
+// locate finds the shim that is meant: the one at --address, or the one that has the container.
+func (t *target) locate(ctx context.Context) error {
+	if t.address != "" {
+		t.namespace = cmp.Or(t.namespace, client.DefaultNamespace)
+		return nil
+	}
+	if t.id == "" {
+		return errors.New("cannot choose a shim: because neither a container nor --address is given; `holdfast ls` lists the shims")
+	}
+	s, err := node.Lookup(ctx, node.Config{}, t.namespace, t.id)
+	if err != nil {
+		return err
+	}
+	t.address, t.namespace = s.Address, s.Namespace
 	return nil
 }
 

@@ -1,11 +1,13 @@
 package node
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -13,201 +15,347 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
-	"golang.org/x/sys/unix"
 )
 
-// table is a process table, directories of sockets and of bundles, all of our own.
-type table struct {
-	t    *testing.T
-	cfg  Config
-	unix strings.Builder // /proc/net/unix
-	pids []string        // directories in the process table
+// machine is a made-up one.
+type machine struct {
+	t   *testing.T
+	dir string
+	cfg Config
 }
 
-func newTable(t *testing.T) *table {
-	t.Helper()
-	dir := t.TempDir()
-	tab := &table{t: t, cfg: Config{
-		Proc: filepath.Join(dir, "proc"), Sockets: []string{filepath.Join(dir, "s"), filepath.Join(dir, "none")},
-		States: []string{filepath.Join(dir, "tasks"), filepath.Join(dir, "none")},
-	}}
-	tab.unix.WriteString("Num       RefCount Protocol Flags    Type St Inode Path\n")
-	tab.file("proc/stat", "cpu 1\nbtime 1000\n")
-	tab.dir("s")
-	return tab
+func newMachine(t *testing.T) *machine {
+	m := &machine{t: t, dir: t.TempDir()}
+	m.cfg = Config{
+		ProcRoot: filepath.Join(m.dir, "proc"), SocketDirs: []string{filepath.Join(m.dir, "s")},
+		StateDirs: []string{filepath.Join(m.dir, "state")},
+	}
+	m.write("proc/stat", "cpu 1 2 3\nbtime 1700000000\nprocesses 5\n")
+	m.write("proc/net/unix", "Num       RefCount Protocol Flags    Type St Inode Path\n")
+	m.write("proc/self/status", "no process")
+	return m
 }
 
-func (tab *table) path(name string) string {
-	return filepath.Join(filepath.Dir(tab.cfg.Proc), name)
-}
+func (m *machine) path(name string) string { return filepath.Join(m.dir, name) }
 
-func (tab *table) dir(name string) {
-	tab.t.Helper()
-	if err := os.MkdirAll(tab.path(name), 0o700); err != nil {
-		tab.t.Fatal(err)
+func (m *machine) write(name, text string) {
+	m.t.Helper()
+	if err := os.MkdirAll(filepath.Dir(m.path(name)), 0o755); err != nil {
+		m.t.Fatal(err)
+	}
+	if err := os.WriteFile(m.path(name), []byte(text), 0o600); err != nil {
+		m.t.Fatal(err)
 	}
 }
 
-func (tab *table) file(name, content string) {
-	tab.t.Helper()
-	tab.dir(filepath.Dir(name))
-	if err := os.WriteFile(tab.path(name), []byte(content), 0o600); err != nil {
-		tab.t.Fatal(err)
+func (m *machine) link(to, name string) {
+	m.t.Helper()
+	if err := os.MkdirAll(filepath.Dir(m.path(name)), 0o755); err != nil {
+		m.t.Fatal(err)
+	}
+	if err := os.Symlink(to, m.path(name)); err != nil {
+		m.t.Fatal(err)
 	}
 }
 
-func (tab *table) link(name, target string) {
-	tab.t.Helper()
-	tab.dir(filepath.Dir(name))
-	if err := os.Symlink(target, tab.path(name)); err != nil {
-		tab.t.Fatal(err)
-	}
+// process adds one that works in cwd, a path on the machine.
+func (m *machine) process(pid int, cwd string, args ...string) {
+	m.t.Helper()
+	dir := fmt.Sprintf("proc/%d/", pid)
+	m.write(dir+"cmdline", strings.Join(args, "\x00")+"\x00")
+	m.write(dir+"stat", fmt.Sprintf("%d (a b) c) S 1 1 1 0 -1 4194624 1 2 3 4 5 6 7 8 20 0 7 0 12300 5 6\n", pid))
+	m.write(dir+"smaps_rollup", "55-7f ---p 00000000 00:00 0 [rollup]\nRss: 5000 kB\nPss:  2000 kB\nPrivate_Dirty:  900 kB\n")
+	m.link(m.path(cwd), dir+"cwd")
+	m.link(args[0], dir+"exe")
+	m.link("/dev/null", dir+"fd/0")
 }
 
-// process enters a process that listens on the socket at path, unless that is empty.
-func (tab *table) process(pid int, path string, args ...string) {
-	tab.t.Helper()
-	dir := fmt.Sprintf("proc/%d", pid)
-	tab.file(dir+"/cmdline", strings.Join(args, "\x00")+"\x00")
-	tab.file(dir+"/stat", fmt.Sprintf("%d (a ) b) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 9 18 250 22\n", pid))
-	tab.file(dir+"/smaps_rollup", "Rss: 9 kB\nPrivate_Dirty:      1030 kB\n")
-	tab.link(dir+"/exe", "/usr/bin/"+filepath.Base(args[0])+" (deleted)")
-	tab.link(dir+"/ns/net", "net:[1]")
-	tab.link(dir+"/fd/0", "/dev/null")
-	if path != "" {
-		tab.link(dir+"/fd/7", fmt.Sprintf("socket:[%d]", 5000+pid))
-		fmt.Fprintf(&tab.unix, "0: 00000002 00000000 00010000 0001 01 %d %s\n", 5000+pid, path)
-		fmt.Fprintf(&tab.unix, "0: 00000003 00000000 00000000 0001 03 %d %s\n", 9000+pid, path)
-	}
-	tab.pids = append(tab.pids, dir)
-	for _, dir := range tab.pids { // they share a network
-		tab.file(dir+"/net/unix", tab.unix.String())
-	}
-}
-
-func serve(namespace, id string) []string {
-	return []string{"/usr/bin/containerd-shim-any-v2", "-namespace", namespace, "-id", id, "-address", "/run/m.sock"}
-}
-
-func (tab *table) find() Node {
-	tab.t.Helper()
-	n, err := Find(tab.t.Context(), tab.cfg)
+// listen makes a process listen on a socket of the machine.
+func (m *machine) listen(pid, fd, inode int, path string) {
+	m.t.Helper()
+	m.link(fmt.Sprintf("socket:[%d]", inode), fmt.Sprintf("proc/%d/fd/%d", pid, fd))
+	f, err := os.OpenFile(m.path("proc/net/unix"), os.O_APPEND|os.O_WRONLY, 0)
 	if err != nil {
-		tab.t.Fatal(err)
+		m.t.Fatal(err)
+	}
+	defer f.Close()
+	// The second line is a connection to it.
+	fmt.Fprintf(f, "0000: 00000002 00000000 00010000 0001 01 %d %s\n0000: 00000003 00000000 00000000 0001 03 %d %s\n",
+		inode, path, inode+1000, path)
+}
+
+// socket makes the file of a socket on which nobody listens.
+func (m *machine) socket(name string) string {
+	m.t.Helper()
+	// The path of a socket is short; that of a test's directory may be long.
+	m.t.Chdir(m.dir)
+	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+		m.t.Fatal(err)
+	}
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: name})
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	l.SetUnlinkOnClose(false)
+	if err := l.Close(); err != nil {
+		m.t.Fatal(err)
+	}
+	return m.path(name)
+}
+
+func (m *machine) read() *Node {
+	m.t.Helper()
+	n, err := Read(m.t.Context(), m.cfg)
+	if err != nil {
+		m.t.Fatal(err)
 	}
 	return n
 }
 
-func TestShimsAreFoundByHowTheyAreStarted(t *testing.T) {
-	tab := newTable(t)
-	tab.process(11, "/run/s/a", append(serve("default", "web"), "-debug")...)
-	tab.process(12, "/run/s/b", "shim", "--namespace=k8s.io", "--id=pod", "--address=/run/m.sock", "-publish-binary", "")
-	tab.process(13, "", append(serve("default", "web"), "start")...)
-	tab.process(14, "", append(serve("default", "web"), "-bundle", "/b", "delete")...)
-	tab.process(15, "", "runc", "--root", "/run/runc", "-id", "x", "-namespace", "y", "-address", "z", "create")
-	tab.process(16, "", "containerd-shim-any-v2", "-namespace", "default")
-	tab.file("proc/17/cmdline", "") // a thread of the kernel
-	tab.dir("proc/18")              // ends while we look
-	want := []Shim{
-		{
-			Pid: 11, Namespace: "default", Group: "web", Manager: "/run/m.sock", Address: "unix:///run/s/a", Threads: 9, Files: 2,
-			Program: "/usr/bin/containerd-shim-any-v2", Started: time.Unix(1002, 5e8), Private: 1030 << 10,
+const manager = "/run/containerd/containerd.sock"
+
+func (m *machine) address(group string) string {
+	return addressScheme + m.path("s/"+socketName(manager, "ns", group))
+}
+
+func shimArgs(id string, more ...string) []string {
+	return append([]string{"/usr/bin/containerd-shim-runc-v2", "-namespace", "ns", "-id", id, "-address", manager}, more...)
+}
+
+func TestShimsAreFoundWithAllThatIsKnown(t *testing.T) {
+	m := newMachine(t)
+	m.write("state/ns/pod/config.json", `{"annotations":{"io.kubernetes.cri.sandbox-id":"pod"}}`)
+	m.write("state/ns/pod/bootstrap.json", `{"version":3,"address":"`+m.address("pod")+`","protocol":"ttrpc"}`)
+	m.write("state/ns/app/address", m.address("pod"))
+	m.process(70, "state/ns/pod", shimArgs("pod")...)
+	m.listen(70, 3, 500, strings.TrimPrefix(m.address("pod"), addressScheme))
+	m.process(71, "elsewhere", "/usr/bin/containerd-shimmy", "-id", "x")
+	m.process(72, "elsewhere", "/usr/bin/sleep", "containerd-shim-runc-v2", "-id", "x")
+	m.process(73, "state/ns/pod", shimArgs("pod", "start")...)
+	m.process(74, "state/ns/pod", shimArgs("pod", "-bundle", "b", "delete")...)
+
+	want := []Shim{{
+		Pid: 70, Namespace: "ns", ID: "pod", Group: "pod", Address: m.address("pod"), Manager: manager,
+		Exe: "/usr/bin/containerd-shim-runc-v2", Bundle: m.path("state/ns/pod"),
+		Bundles: []Bundle{
+			{"ns", "app", m.path("state/ns/app"), m.address("pod")},
+			{"ns", "pod", m.path("state/ns/pod"), m.address("pod")},
 		},
-		{
-			Pid: 12, Namespace: "k8s.io", Group: "pod", Manager: "/run/m.sock", Address: "unix:///run/s/b", Threads: 9, Files: 2,
-			Program: "/usr/bin/shim", Started: time.Unix(1002, 5e8), Private: 1030 << 10,
-		},
-	}
-	if diff := cmp.Diff(want, tab.find().Shims); diff != "" {
+		Started: time.Unix(1700000123, 0), Threads: 7, Files: 2,
+		Memory: Memory{5000 << 10, 2000 << 10, 900 << 10},
+	}}
+	n := m.read()
+	// Version is that of a program of this host, if it is there.
+	if diff := cmp.Diff(want, n.Shims, cmpopts.IgnoreUnexported(Shim{}), cmpopts.IgnoreFields(Shim{}, "Version")); diff != "" {
 		t.Error(diff)
+	}
+	if len(n.Leaks) != 0 {
+		t.Errorf("leaks: %+v", n.Leaks)
 	}
 }
 
-func TestBundlesAndSocketsAreGivenToTheirShims(t *testing.T) {
-	tab := newTable(t)
-	tab.process(11, "/run/s/pod", serve("k8s.io", "pod")...)
-	tab.process(12, "/run/s/web", serve("default", "web")...)
-	tab.file("tasks/k8s.io/pod/address", "unix:///run/s/pod\n")
-	tab.file("tasks/k8s.io/app/bootstrap.json", `{"version":3,"address":"unix:///run/s/pod"}`)
-	tab.file("tasks/default/web/config.json", "{}") // says nothing of an address
-	tab.file("tasks/default/lost/address", "unix:///run/s/lost")
-	tab.file("tasks/default/odd/bootstrap.json", "no JSON")
-	if err := unix.Mkfifo(tab.path("tasks/default/odd/address"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	tab.file("s/no-socket", "")
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: tab.path("s/dead")})
-	if err != nil {
-		t.Fatal(err)
-	}
-	l.SetUnlinkOnClose(false)
-	l.Close()
-	alive, err := net.Listen("unix", tab.path("s/alive"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer alive.Close()
-
-	n := tab.find()
-	got := map[string][]string{}
-	for _, s := range n.Shims {
-		got[s.Group] = s.Containers()
-	}
-	if diff := cmp.Diff(map[string][]string{"pod": {"app", "pod"}, "web": {"web"}}, got); diff != "" {
-		t.Error(diff)
-	}
-	left := []Bundle{
-		{Namespace: "default", ID: "lost", Path: tab.path("tasks/default/lost"), Address: "unix:///run/s/lost"},
-		{Namespace: "default", ID: "odd", Path: tab.path("tasks/default/odd")},
-	}
-	undated := cmpopts.IgnoreTypes(time.Time{})
-	if diff := cmp.Diff(left, n.Bundles, undated); diff != "" {
-		t.Error(diff)
-	}
-	if diff := cmp.Diff([]Socket{{Path: tab.path("s/dead")}}, n.Sockets, undated); diff != "" {
-		t.Error(diff)
+func TestOurShimsTellWhereTheyBelong(t *testing.T) {
+	for _, removed := range []bool{false, true} {
+		m := newMachine(t)
+		m.process(5, "elsewhere", shimArgs("c1")...)
+		if err := os.Remove(m.path("proc/5/cwd")); err != nil {
+			t.Fatal(err)
+		}
+		m.link("/", "proc/5/cwd")
+		m.write("proc/5/environ", "HOME=/\x00HOLDFAST_SOCKET=/s/ours\x00HOLDFAST_GROUP=g\x00")
+		m.link(m.path("any/other/log"), "proc/5/fd/2")
+		if removed {
+			m.link(m.path("any/c1/panic.log")+removedSuffix, "proc/5/fd/3")
+		} else {
+			m.write("any/c1/config.json", "{}")
+			m.link(m.path("any/c1/log"), "proc/5/fd/3")
+		}
+		n := m.read()
+		s, bundle, leaks := n.Shims[0], m.path("any/c1"), 0
+		if removed {
+			bundle, leaks = "", 1
+		}
+		if s.Address != "unix:///s/ours" || s.Group != "g" || s.Bundle != bundle || len(n.Leaks) != leaks {
+			t.Errorf("removed %v: %+v, leaks %+v", removed, s, n.Leaks)
+		}
 	}
 }
 
-func TestLookupFindsOneShim(t *testing.T) {
-	tab := newTable(t)
-	tab.process(11, "/run/s/pod", serve("k8s.io", "pod")...)
-	tab.process(12, "/run/s/a", serve("k8s.io", "web")...)
-	tab.process(13, "/run/s/b", serve("default", "web")...)
-	tab.process(14, "", serve("default", "deaf")...)
-	tab.file("tasks/k8s.io/app/address", "unix:///run/s/pod")
-	tab.file("tasks/k8s.io/pod/address", "unix:///run/s/pod")
-	for _, row := range []struct {
-		namespace, id string
-		pid           int
-		kind          error
-		says          string
+func TestSocketOfAShimIsToldFromItsOthers(t *testing.T) {
+	rows := []struct {
+		name, spec, noted string
+		paths             []string // by descriptor
+		want, group       string
 	}{
-		{"", "app", 11, nil, ""},
-		{"k8s.io", "pod", 11, nil, ""},
-		{"k8s.io", "web", 12, nil, ""},
-		{"default", "web", 13, nil, ""},
-		{"", "web", 0, errdefs.ErrFailedPrecondition, "default (pid 13), k8s.io (pid 12)"},
-		{"default", "app", 0, errdefs.ErrNotFound, "no running shim"},
-		{"", "deaf", 0, errdefs.ErrNotFound, "no running shim"},
-	} {
-		s, err := Lookup(t.Context(), tab.cfg, row.namespace, row.id)
-		if s.Pid != row.pid || !errors.Is(err, row.kind) || err != nil && !strings.Contains(err.Error(), row.says) {
-			t.Errorf("%s/%s: pid %d, %v; want pid %d, %v", row.namespace, row.id, s.Pid, err, row.pid, row.kind)
+		{"by its name", "", "", []string{"/s/other", "/s/" + socketName(manager, "ns", "c1")}, "unix:///s/" + socketName(manager, "ns", "c1"), "c1"},
+		{
+			"by the name of the group", `{"annotations":{"io.containerd.runc.v2.group":"g"}}`, "unix:///s/noted",
+			[]string{"/s/" + socketName(manager, "ns", "c1"), "/s/" + socketName(manager, "ns", "g")},
+			"unix:///s/" + socketName(manager, "ns", "g"), "g",
+		},
+		{"by the bundle", "", "unix:///s/noted", []string{"/s/debug", "/s/noted"}, "unix:///s/noted", "c1"},
+		{"by the first", "", "", []string{"/s/first", "/s/second"}, "unix:///s/first", "c1"},
+		{"abstract ones do not count", "", "", []string{"@/s/first"}, "", "c1"},
+		{"by the bundle alone", "", "unix:///s/noted", nil, "unix:///s/noted", "c1"},
+	}
+	for _, row := range rows {
+		t.Run(row.name, func(t *testing.T) {
+			m := newMachine(t)
+			m.process(9, "state/ns/c1", shimArgs("c1")...)
+			m.write("state/ns/c1/log", "")
+			if row.spec != "" {
+				m.write("state/ns/c1/config.json", row.spec)
+			}
+			if row.noted != "" {
+				m.write("state/ns/c1/address", row.noted)
+			}
+			for i, path := range row.paths {
+				m.listen(9, 3+5*i, 900-i, path) // descriptor 13 comes after 8
+			}
+			if s := m.read().Shims[0]; s.Address != row.want || s.Group != row.group {
+				t.Errorf("address %q, group %q; want %q, %q", s.Address, s.Group, row.want, row.group)
+			}
+		})
+	}
+}
+
+func TestWhatHasEndedIsLeftOut(t *testing.T) {
+	m := newMachine(t)
+	for pid := 10; pid < 20; pid++ {
+		m.process(pid, "b", shimArgs("c")...)
+	}
+	remove := func(names ...string) {
+		for _, name := range names {
+			if err := os.RemoveAll(m.path(name)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	remove("proc/10/stat", "proc/11/cmdline", "proc/12/fd", "proc/13/cwd", "proc/14/exe", "proc/15/smaps_rollup")
+	m.write("proc/16/stat", "16 (x) Z 1 1 1 0 -1 4194624 1 2 3 4 5 6 7 8 20 0 1 0 12300 5 6\n")
+	// Its first thread has ended, and another one not yet.
+	m.write("proc/19/stat", "19 (x) Z 1 1 1 0 -1 4194624 1 2 3 4 5 6 7 8 20 0 2 0 12300 5 6\n")
+	m.write("proc/17/cmdline", "")
+	m.write("proc/18/stat", "18 (x) S 1")
+	var pids []int
+	for _, s := range m.read().Shims {
+		pids = append(pids, s.Pid)
+	}
+	if diff := cmp.Diff([]int{12, 13, 14, 15, 19}, pids); diff != "" {
+		t.Error(diff)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := Read(ctx, m.cfg); !errors.Is(err, context.Canceled) {
+		t.Errorf("a cancelled search ends with %v", err)
+	}
+	m.cfg.ProcRoot = m.path("none")
+	if _, err := Read(t.Context(), m.cfg); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("without a process table: %v", err)
+	}
+}
+
+func TestLeaksAreToldByKind(t *testing.T) {
+	m := newMachine(t)
+	dead := m.socket("s/" + socketName("", "ns", "dead"))
+	m.socket("s/not-called-like-one")
+	m.write("s/"+socketName("", "ns", "a file"), "")
+	live := m.socket("s/" + socketName(manager, "ns", "alive"))
+	m.process(5, "state/ns/alive", shimArgs("alive")...)
+	m.write("state/ns/alive/config.json", "{}")
+	m.listen(5, 3, 50, live)
+	// Works in a directory that is gone, and has another one's name.
+	m.process(6, "gone", shimArgs("lost")...)
+	// The shim of the first is dead, the second has just been made, the third is being removed.
+	m.write("state/ns/old/address", "unix://"+dead)
+	m.write("state/ns/new/config.json", "{}")
+	m.write("state/ns/.removed/config.json", "{}")
+
+	want := []Leak{
+		{Kind: SocketWithoutProcess, Path: dead, Address: addressScheme + dead},
+		{Kind: ProcessWithoutBundle, Path: m.path("gone"), Namespace: "ns", ID: "lost", Pid: 6},
+		{Kind: BundleWithoutShim, Path: m.path("state/ns/new"), Namespace: "ns", ID: "new"},
+		{Kind: BundleWithoutShim, Path: m.path("state/ns/old"), Namespace: "ns", ID: "old", Address: addressScheme + dead},
+	}
+	got := m.read().Leaks
+	if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(Leak{}, "Since")); diff != "" {
+		t.Error(diff)
+	}
+	for _, l := range got {
+		if l.Since.IsZero() {
+			t.Errorf("%+v has no time", l)
 		}
 	}
 }
 
-func TestWhatCannotBeReadIsAnError(t *testing.T) {
-	tab := newTable(t)
-	tab.cfg.Sockets = []string{tab.path("s")}
-	for _, broken := range []Config{
-		{Proc: tab.path("none"), Sockets: tab.cfg.Sockets, States: tab.cfg.States},
-		{Proc: tab.cfg.Proc, Sockets: []string{tab.path("proc/stat")}, States: tab.cfg.States},
-		{Proc: tab.cfg.Proc, Sockets: tab.cfg.Sockets, States: []string{tab.path("proc/stat")}},
-	} {
-		if _, err := Find(t.Context(), broken); err == nil {
-			t.Errorf("no error with %+v", broken)
+func TestStateDirectoriesOfLivingShimsAreSearched(t *testing.T) {
+	m := newMachine(t)
+	state := "run/other/" + stateName
+	m.process(5, state+"/ns/c1", shimArgs("c1")...)
+	m.write(state+"/ns/c1/config.json", "{}")
+	m.write(state+"/ns/c2/config.json", "{}")
+	n := m.read()
+	if len(n.Shims) != 1 || n.Shims[0].Bundle != m.path(state+"/ns/c1") {
+		t.Errorf("shims: %+v", n.Shims)
+	}
+	if len(n.Leaks) != 1 || n.Leaks[0].ID != "c2" {
+		t.Errorf("leaks: %+v", n.Leaks)
+	}
+}
+
+func TestLookupFindsTheShimOfAContainer(t *testing.T) {
+	m := newMachine(t)
+	shim := func(pid int, ns, id string) {
+		m.process(pid, "state/"+ns+"/"+id, "/x/containerd-shim-y-v2", "-namespace="+ns, "--id", id)
+		m.write("state/"+ns+"/"+id+"/address", fmt.Sprintf("unix:///s/%d", pid))
+		m.listen(pid, 3, pid, fmt.Sprintf("/s/%d", pid))
+	}
+	shim(5, "ns", "pod")
+	shim(6, "ns", "twice")
+	shim(7, "other", "twice")
+	m.write("state/ns/app/address", "unix:///s/5")
+	rows := []struct {
+		ns, id string
+		pid    int
+		err    error
+		text   string
+	}{
+		{"ns", "pod", 5, nil, ""},
+		{"", "app", 5, nil, ""},
+		{"ns", "app", 5, nil, ""},
+		{"ns", "twice", 6, nil, ""},
+		{"", "twice", 0, errdefs.ErrFailedPrecondition, "pid 6 in namespace ns, pid 7 in namespace other; name the namespace"},
+		{"other", "app", 0, errdefs.ErrNotFound, "cannot find the shim of app in namespace other"},
+		{"", "nobody", 0, errdefs.ErrNotFound, "holdfast ls"},
+		{"", "", 0, errdefs.ErrInvalidArgument, "without the id"},
+	}
+	for _, row := range rows {
+		s, err := Lookup(t.Context(), m.cfg, row.ns, row.id)
+		if s.Pid != row.pid || !errors.Is(err, row.err) || (err != nil && !strings.Contains(err.Error(), row.text)) {
+			t.Errorf("%s/%s: pid %d, %v; want pid %d, %v", row.ns, row.id, s.Pid, err, row.pid, row.err)
 		}
+	}
+}
+
+func TestPidThatIsUsedAgainIsNotTheShim(t *testing.T) {
+	m := newMachine(t)
+	m.process(5, "b", shimArgs("c1")...)
+	s := m.read().Shims[0]
+	if !s.Alive(m.cfg) {
+		t.Error("it is alive")
+	}
+	stat, err := os.ReadFile(m.path("proc/5/stat"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.write("proc/5/stat", strings.Replace(string(stat), "12300", strconv.Itoa(12301), 1))
+	if s.Alive(m.cfg) {
+		t.Error("another process is taken for it")
+	}
+	if err := os.RemoveAll(m.path("proc/5")); err != nil {
+		t.Fatal(err)
+	}
+	if s.Alive(m.cfg) {
+		t.Error("it has ended")
 	}
 }
