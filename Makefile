@@ -1,6 +1,7 @@
 # holdfast: a containerd shim. `make` alone lists what there is to make.
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+VCS     := $(shell git rev-parse HEAD >/dev/null 2>&1 && echo true || echo false)
 BIN     := bin
 # Boots a virtual machine for the tests that need cgroup v2 alone; without it they are skipped.
 VMRUN   ?= ../shared/vm/vmrun
@@ -26,7 +27,7 @@ DEBVERSION := $(if $(filter v%,$(VERSION)),$(patsubst v%,%,$(VERSION)),0~git$(SO
 # no_grpc leaves out the stubs that would link gRPC and net/http into every shim.
 # Go's new collector marks in the second page of each span, which dirties it: 75 KiB in each shim
 # (docs/decisions/0007).
-GOBUILD := CGO_ENABLED=0 GOEXPERIMENT=nogreenteagc go build -trimpath -buildvcs=$(if $(filter unknown,$(VERSION)),false,true) \
+GOBUILD := CGO_ENABLED=0 GOEXPERIMENT=nogreenteagc go build -trimpath -buildvcs=$(VCS) \
 	-tags no_grpc -ldflags '-s -w -buildid= -X main.version=$(VERSION)'
 
 # Kept out of go.mod: what checks the product is not part of it.

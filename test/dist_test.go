@@ -22,6 +22,7 @@ import (
 func makeIn(t *testing.T, bin string, args ...string) string {
 	t.Helper()
 	cmd := exec.Command("make", append([]string{"-s", "-C", "..", "BIN=" + bin}, args...)...)
+	cmd.Env = append(os.Environ(), "SOURCE_DATE_EPOCH=1700000000") // also where there is no commit
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
