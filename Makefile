@@ -1,7 +1,7 @@
 # holdfast: a containerd shim. `make` alone lists what there is to make.
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
-VCS     := $(shell git rev-parse HEAD >/dev/null 2>&1 && echo true || echo false)
+VCS     := $(if $(filter unknown,$(VERSION)),false,$(shell git rev-parse HEAD >/dev/null 2>&1 && echo true || echo false))
 BIN     := bin
 # Boots a virtual machine for the tests that need cgroup v2 alone; without it they are skipped.
 VMRUN   ?= ../shared/vm/vmrun
