@@ -180,6 +180,11 @@ func findShim() (string, error) {
 
 // through takes the container through its life and ends the shim, whatever happens in between.
 func (r *run) through(ctx context.Context) (int, error) {
+	defer func() { // a bug of ours must not leave the terminal raw
+		if r.streams != nil {
+			r.streams.detach()
+		}
+	}()
 	exit, err := r.live(ctx)
 	if r.streams != nil {
 		r.streams.detach()
