@@ -164,10 +164,30 @@ func inMachine(t *testing.T, ctx context.Context, dir, name string, args ...stri
 			continue
 		}
 		if err != nil {
-			t.Fatal(err)
+			t.Fatalf("%v\nfailed:\n%s", err, failures(out))
 		}
 		return out
 	}
+}
+
+// failures returns what tests that failed printed, the last thing that is read of a long output.
+func failures(out string) string {
+	var failed strings.Builder
+	said := map[string]string{} // by test, what was printed while it ran
+	var running string
+	for line := range strings.Lines(out) {
+		words := strings.Fields(line)
+		switch {
+		case len(words) == 3 && words[0] == "===":
+			running = words[2]
+		case len(words) > 2 && words[1] == "FAIL:":
+			failed.WriteString(line + said[words[2]])
+		case len(words) > 2 && words[0] == "---": // passed, or skipped
+		default:
+			said[running] += line
+		}
+	}
+	return failed.String()
 }
 
 // run runs a command and returns what it printed.
@@ -180,7 +200,7 @@ func run(t *testing.T, ctx context.Context, dir, name string, args ...string) st
 	return out
 }
 
-// try runs a command and returns what it printed. All that is built is static, for a machine with
+// try runs a command and returns what it printed, also when it failed. All that is built is static, for a machine with
 // other libraries.
 func try(t *testing.T, ctx context.Context, dir, name string, args ...string) (string, error) {
 	t.Helper()
@@ -192,7 +212,7 @@ func try(t *testing.T, ctx context.Context, dir, name string, args ...string) (s
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	cmd.WaitDelay = 10 * time.Second
 	if err := cmd.Run(); err != nil {
-		return "", fmt.Errorf("%s: %w\n%s\n%s", cmd, err, &stdout, &stderr)
+		return stdout.String(), fmt.Errorf("%s: %w\n%s\n%s", cmd, err, &stdout, &stderr)
 	}
 	return stdout.String(), nil
 }
@@ -218,5 +238,22 @@ func copyTo(t *testing.T, dir, file string) {
 	}
 	if err := os.WriteFile(filepath.Join(dir, filepath.Base(file)), content, 0o755); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestFailuresAreReadLast checks that of a long output that is kept which says why a test failed.
+func TestFailuresAreReadLast(t *testing.T) {
+	out := `=== RUN   TestA
+    a.go:1: all is well
+=== RUN   TestB
+=== PAUSE TestB
+--- PASS: TestA (0.01s)
+=== NAME  TestB
+    b.go:2: cannot b
+    --- FAIL: TestB (0.02s)
+FAIL
+`
+	if got, want := failures(out), "    --- FAIL: TestB (0.02s)\n    b.go:2: cannot b\n"; got != want {
+		t.Errorf("failures kept %q, want %q", got, want)
 	}
 }
