@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"time"
 
 	"github.com/containerd/ttrpc"
@@ -42,8 +41,7 @@ func probe(ctx context.Context, path, id string) (int32, error) {
 	ctx, cancel := context.WithTimeout(ctx, probeLimit)
 	defer cancel()
 	ctx = ttrpc.WithMetadata(ctx, ttrpc.MD{joinKey: []string{id}})
-	dialer := net.Dialer{Timeout: connectLimit}
-	conn, err := dialer.DialContext(ctx, "unix", path)
+	conn, err := dial(path)
 	if errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, unix.ENOENT) {
 		return 0, fmt.Errorf("connect to %s: %w", path, errGone)
 	}

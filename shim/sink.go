@@ -2,7 +2,6 @@ package shim
 
 import (
 	"context"
-	"net"
 	"time"
 
 	"github.com/containerd/ttrpc"
@@ -15,7 +14,6 @@ import (
 const (
 	namespaceKey  = "containerd-namespace-ttrpc" // metadata of every call (contract 3.1)
 	eventsService = "containerd.services.events.ttrpc.v1.Events"
-	dialLimit     = 5 * time.Second
 	forwardLimit  = 5 * time.Second // of one attempt, as containerd's own shim has it
 )
 
@@ -38,7 +36,7 @@ func (s *sink) connect() (returned bool, err error) {
 	if s.client != nil {
 		return false, nil
 	}
-	conn, err := net.DialTimeout("unix", s.address, dialLimit)
+	conn, err := dial(s.address)
 	if err != nil {
 		s.away = true
 		return false, err

@@ -1,15 +1,17 @@
 package shim
 
 import (
-	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"holdfast/internal/sha256"
 )
 
 const (
@@ -18,9 +20,6 @@ const (
 	// maxSocketPath is what sun_path of unix(7) holds, less a zero byte and one to spare, as in
 	// containerd.
 	maxSocketPath = 106
-	// connectLimit bounds a connect to a socket of this machine. It is at once taken, refused or
-	// queued, so the limit matters only for a machine that is not scheduled at all.
-	connectLimit = 100 * time.Millisecond
 	// lockLimit bounds the wait for other starts in the same directory, which hold the lock for
 	// three system calls.
 	lockLimit = 3 * time.Second
@@ -35,7 +34,7 @@ func SocketPath(dir, grpcAddress, namespace, group string) string {
 	if dir == "" {
 		dir = defaultSocketDir
 	}
-	sum := sha256.Sum256([]byte(filepath.Join(grpcAddress, namespace, group)))
+	sum := sha256.Sum([]byte(filepath.Join(grpcAddress, namespace, group)))
 	return filepath.Join(dir, hex.EncodeToString(sum[:]))
 }
 
@@ -157,6 +156,13 @@ func isDead(path string) (bool, error) {
 		return true, nil
 	}
 	return false, fmt.Errorf("connect to %s: %w", path, err)
+}
+
+// dial connects to the socket at path. It does not wait: the kernel makes the connection at once, or
+// refuses it, with EAGAIN while the queue is full (unix(7)). net.Dial would do the same, and link a
+// resolver of names into every shim.
+func dial(path string) (*net.UnixConn, error) {
+	return net.DialUnix("unix", nil, &net.UnixAddr{Net: "unix", Name: path})
 }
 
 // socketFile is a socket in the file system as it was when it was identified, so that another one
