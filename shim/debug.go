@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -86,16 +85,16 @@ func (r *requests) name(request *facts.Request, message any) {
 	}
 }
 
-// list returns the requests of the task service, the oldest first.
+// list returns the requests of the task service.
 func (r *requests) list() []facts.Request {
 	r.mu.Lock()
+	defer r.mu.Unlock()
 	all := make([]facts.Request, 0, len(r.now))
 	for request := range r.now {
-		all = append(all, *request)
+		if request.Op != facts.MethodFacts && request.Op != facts.MethodStacks {
+			all = append(all, *request)
+		}
 	}
-	r.mu.Unlock()
-	all = slices.DeleteFunc(all, func(q facts.Request) bool { return q.Op == facts.MethodFacts || q.Op == facts.MethodStacks })
-	slices.SortFunc(all, func(a, b facts.Request) int { return a.Since.Compare(b.Since) })
 	return all
 }
 
@@ -112,7 +111,6 @@ func (s *Service) describe() []facts.Container {
 	for id, e := range entries {
 		all = append(all, e.describe(id))
 	}
-	slices.SortFunc(all, func(a, b facts.Container) int { return strings.Compare(a.ID, b.ID) })
 	return all
 }
 

@@ -26,7 +26,7 @@ type Facts struct {
 	Pid       int       `json:"pid"`
 	Namespace string    `json:"namespace"`
 	Began     time.Time `json:"began"`
-	// Requests are under way, the oldest first. This one is not among them.
+	// Requests are under way, in no order. Those of this service are not among them.
 	Requests []Request `json:"requests"`
 	// Containers are in no order. Those that are being created have only an ID.
 	Containers []Container `json:"containers"`
