@@ -25,7 +25,7 @@ const (
 	maxDirty       = 1250 // KiB; 1,024 to 1,036
 	maxThreads     = 8    // 7 on two busy processors; 5
 	maxDescriptors = 16   // 15, of which three are the container's FIFOs
-	maxSize        = 6600 // KB; 6,517; 6,000
+	maxSize        = 6000 // KB; 5,956
 )
 
 // shims is how many are looked at: the median of them is the figure.
