@@ -36,6 +36,7 @@ const groupLimit = 2 * time.Second
 func Create(ctx context.Context, cfg Config) (*Container, error) {
 	c := &Container{cfg: cfg, gate: newGate(), slots: newSlots(), execs: map[string]*execProcess{}}
 	c.init = newProcess("task "+cfg.ID, &initTable, cfg.Log)
+	c.init.waited = func(op Op, began time.Time) { c.waited(op.String(), "", began) }
 	if cfg.Checkpoint != "" {
 		c.init.steps = &restoreTable
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/containerd/errdefs"
 
@@ -42,6 +43,7 @@ func (c *Container) Exec(cfg ExecConfig) error {
 		return refuse(c.init.name, Created, Exec)
 	}
 	e := &execProcess{cfg: cfg, process: newProcess(fmt.Sprintf("exec %s of task %s", cfg.ID, c.cfg.ID), &execTable, c.cfg.Log)}
+	e.waited = func(op Op, began time.Time) { c.waited(op.String(), cfg.ID, began) }
 	// Nobody else has seen the exec, so the turn is free. A Start that is quicker than the event
 	// waits for it.
 	e.turn <- struct{}{}
@@ -67,10 +69,14 @@ func (c *Container) add(e *execProcess) error {
 
 // startExec has the runtime run the exec.
 func (c *Container) startExec(ctx context.Context, e *execProcess) (int, error) {
+	came := time.Now()
 	if err := c.slots.take(ctx, e.name); err != nil {
 		return 0, err
 	}
 	defer c.slots.give()
+	if time.Since(came) > time.Millisecond {
+		c.waited("for a place among the execs", e.cfg.ID, came)
+	}
 	var child *reaper.Child
 	inside := false
 	err := e.do(ctx, Start, func() (err error) {
@@ -111,6 +117,11 @@ func (e *execProcess) spec() ([]byte, error) {
 	}
 	fields["consoleSize"] = fmt.Appendf(nil, `{"height":%d,"width":%d}`, height, width)
 	return json.Marshal(fields)
+}
+
+// waited notes that an operation had to wait, and waits no longer.
+func (c *Container) waited(what, exec string, began time.Time) {
+	c.cfg.Steps.Passed(recorder.Span{Kind: recorder.Turn, What: what, Task: c.cfg.ID, Exec: exec, Began: began})
 }
 
 func (c *Container) reachExec(step recorder.Step, e *execProcess) {

@@ -3,12 +3,15 @@ package process
 import (
 	"bytes"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"holdfast/internal/facts"
 	"holdfast/internal/reaper"
+	"holdfast/internal/recorder"
 )
 
 // Who waits for long says for whom, once: an operation for another one, and an exit for an exec.
@@ -17,6 +20,7 @@ func TestWhoWaitsForLongSaysSoOnce(t *testing.T) {
 		var said bytes.Buffer
 		f, err := newFixture(t, func(c *Config) {
 			c.Runtime = stuckLater{stuck{c.Runtime.(*fakeRuntime)}}
+			c.Steps = new(recorder.Recorder)
 			c.Log = slog.New(slog.NewTextHandler(&said, nil))
 		})
 		if err != nil {
@@ -31,6 +35,10 @@ func TestWhoWaitsForLongSaysSoOnce(t *testing.T) {
 		go func() { failed <- f.Pause(t.Context()) }()
 		time.Sleep(5 * patience)
 		synctest.Wait()
+		info, err := f.State("")
+		if err != nil || info.Turn.Op != Update || time.Since(info.Turn.Since) != 5*patience {
+			t.Errorf("%v has the turn since %v: %v", info.Turn.Op, info.Turn.Since, err)
+		}
 		const waits = "an operation waits for another one"
 		if n := strings.Count(said.String(), waits); n != 1 || !strings.Contains(said.String(), "op=pause for=update") {
 			t.Errorf("reported %d times: %s", n, &said)
@@ -39,6 +47,12 @@ func TestWhoWaitsForLongSaysSoOnce(t *testing.T) {
 			if err := <-failed; err == nil {
 				t.Error("a command that hangs has succeeded")
 			}
+		}
+		if info, err := f.State(""); err != nil || info.Turn != (Turn{}) {
+			t.Errorf("the turn was not given back: %+v, %v", info.Turn, err)
+		}
+		if waits := waitsOf(f.cfg.Steps.Steps()); len(waits) != 1 || waits[0].What != "pause" || waits[0].Took < 5*patience {
+			t.Errorf("remembered %+v", waits)
 		}
 
 		// An exec that the end of the container does not end.
@@ -61,4 +75,9 @@ func TestWhoWaitsForLongSaysSoOnce(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// waitsOf returns the waits among what has been recorded.
+func waitsOf(steps []facts.Step) []facts.Step {
+	return slices.DeleteFunc(steps, func(s facts.Step) bool { return s.Op != "wait" })
 }

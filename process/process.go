@@ -18,9 +18,10 @@ type process struct {
 	steps *table
 	// turn holds one token while nobody may change the process. The Go runtime serves those who
 	// wait for a channel in the order of their coming.
-	turn chan struct{}
-	log  *slog.Logger
-	done chan struct{} // closed by finish: the process has an exit, or will never have one
+	turn   chan struct{}
+	waited func(op Op, began time.Time) // told of each wait for the turn that is over; may be nil
+	log    *slog.Logger
+	done   chan struct{} // closed by finish: the process has an exit, or will never have one
 
 	mu     sync.Mutex // guards what follows
 	state  State
@@ -29,7 +30,7 @@ type process struct {
 	pid    int           // of child; kept after its exit
 	exit   reaper.Exit
 	ended  bool   // done is closed
-	holder Op     // what has the turn, or had it last
+	holder Turn   // the zero Turn while nobody has it
 	asked  uint64 // one bit for each signal that a client has had sent
 	io     *stdio.IO
 	size   [2]uint16 // the last Resize that came before io was there
@@ -51,6 +52,7 @@ func (p *process) take(ctx context.Context, op Op) error {
 		return nil
 	default:
 	}
+	began := time.Now()
 	late := time.AfterFunc(patience, func() {
 		p.log.Warn("an operation waits for another one", "on", p.name, "op", op.String(), "for", p.holds().String(),
 			"so far", patience)
@@ -58,6 +60,9 @@ func (p *process) take(ctx context.Context, op Op) error {
 	defer late.Stop()
 	select {
 	case p.turn <- struct{}{}:
+		if p.waited != nil {
+			p.waited(op, began)
+		}
 		return nil
 	case <-ctx.Done():
 		return fmt.Errorf("wait for %v of %s: %w", p.holds(), p.name, ctx.Err())
@@ -68,10 +73,15 @@ func (p *process) take(ctx context.Context, op Op) error {
 func (p *process) holds() Op {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.holder
+	return p.holder.Op
 }
 
-func (p *process) give() { <-p.turn }
+func (p *process) give() {
+	p.mu.Lock()
+	p.holder = Turn{}
+	p.mu.Unlock()
+	<-p.turn
+}
 
 // do is the only place where a state changes. It takes the turn, looks op up, runs run, which
 // may be slow, and if that succeeds changes the state and runs commit, which logs the change.
@@ -119,7 +129,7 @@ func (p *process) current() State {
 func (p *process) hold(op Op) State {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.holder = op
+	p.holder = Turn{Op: op, Since: time.Now()}
 	return p.state
 }
 
@@ -212,13 +222,20 @@ type Info struct {
 	Stderr   string
 	Terminal bool
 	Exit     reaper.Exit // zero before the exit
+	Turn     Turn        // zero while nothing changes the process
+}
+
+// Turn is the operation that is changing a process.
+type Turn struct {
+	Op    Op
+	Since time.Time
 }
 
 // info returns what the process itself knows of Info.
 func (p *process) info() Info {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return Info{Pid: p.pid, State: p.shown, Exit: p.exit}
+	return Info{Pid: p.pid, State: p.shown, Exit: p.exit, Turn: p.holder}
 }
 
 // wait blocks until the process has ended or ctx has.

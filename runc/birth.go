@@ -89,6 +89,7 @@ func (r *Runtime) Exec(ctx context.Context, cfg ExecConfig) (*reaper.Child, *os.
 	defer removePidFile(pidFile) //nolint:errcheck // see above
 	return r.bear(ctx, birth{
 		verb:    "exec",
+		exec:    cfg.ID,
 		pidFile: pidFile,
 		streams: cfg.Streams,
 		console: cfg.Console,
@@ -131,6 +132,7 @@ const undoLimit = 30 * time.Second
 // birth is a command that leaves a process to us.
 type birth struct {
 	verb    string
+	exec    string // the id, of an exec
 	pidFile string
 	streams Streams
 	console bool
@@ -142,7 +144,7 @@ func (b *birth) container() bool { return b.verb != "exec" }
 
 // bear runs b and returns the process and its console, or undoes what was done.
 func (r *Runtime) bear(ctx context.Context, b birth) (*reaper.Child, *os.File, error) {
-	c := command{verb: b.verb, streams: &b.streams}
+	c := command{verb: b.verb, exec: b.exec, streams: &b.streams}
 	var path string
 	var socket *consoleSocket
 	if b.console {

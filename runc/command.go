@@ -17,6 +17,7 @@ import (
 // command is one execution of the runtime's binary.
 type command struct {
 	verb    string
+	exec    string   // for Call
 	args    []string // what follows the verb
 	bare    bool     // without the global flags
 	stdin   *os.File // nil: /dev/null
@@ -55,6 +56,10 @@ func (r *Runtime) execute(ctx context.Context, c command) error {
 	}
 	log := r.openLog(c)
 	began := time.Now()
+	failed := true
+	if r.Ended != nil {
+		defer func() { r.Ended(Call{Verb: c.verb, Exec: c.exec, Began: began, Failed: failed}) }()
+	}
 	child, err := reaper.Start(&reaper.Command{
 		Path:          r.binary(),
 		Args:          append(r.global(c, log), c.args...),
@@ -68,8 +73,9 @@ func (r *Runtime) execute(ctx context.Context, c command) error {
 		return r.failure(c.verb, err)
 	}
 	failure := r.judge(c, log, out, child, r.await(ctx, c.verb, child))
-	log.close(failure != nil)
-	if failure == nil {
+	failed = failure != nil
+	log.close(failed)
+	if !failed {
 		return nil
 	}
 	failure.Took = time.Since(began)

@@ -243,6 +243,42 @@ func TestCommandsAtTheSameTimeGetTheirOwnErrors(t *testing.T) {
 	}
 }
 
+func TestEachCommandIsToldOfWhenItHasEnded(t *testing.T) {
+	r := fake(t, `{"pause": {"error": "of pause"}}`)
+	var told []Call
+	r.Ended = func(c Call) { told = append(told, c) }
+	began := time.Now()
+	create(t, r)
+	if err := r.Pause(t.Context()); err == nil {
+		t.Error("the pause has not failed")
+	}
+	child, _, err := r.Exec(t.Context(), ExecConfig{ID: "e1", Process: []byte("{}")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := child.Signal(syscall.SIGKILL); err != nil {
+		t.Error(err)
+	}
+	missing := *r
+	missing.Binary = "no-runc"
+	if err := missing.Resume(t.Context()); err == nil {
+		t.Error("a runtime that is missing has not failed")
+	}
+	r.Ended = nil
+	for i, want := range []Call{{Verb: "create"}, {Verb: "pause", Failed: true}, {Verb: "exec", Exec: "e1"}, {Verb: "resume", Failed: true}} {
+		if i >= len(told) {
+			t.Fatalf("told of %+v", told)
+		}
+		if told[i].Began.Before(began) || told[i].Began.After(time.Now()) {
+			t.Errorf("%s began at %v", want.Verb, told[i].Began)
+		}
+		want.Began = told[i].Began
+		if told[i] != want {
+			t.Errorf("told of %+v, want %+v", told[i], want)
+		}
+	}
+}
+
 func TestLogOfTheBundleDoesNotGrowForEver(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "log.json")
 	line := []byte(strings.Repeat("x", 1000) + "\n")

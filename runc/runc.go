@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // Runtime is the runtime's binary as one container uses it. The zero values of ID, Root and
@@ -20,6 +21,16 @@ type Runtime struct {
 	Bundle        string // absolute; working directory of each command
 	ID            string // the container
 	SystemdCgroup bool   // cgroups are made by systemd
+	// Ended is told of each command when it is over; it must not block. It may be nil.
+	Ended func(Call)
+}
+
+// Call is a command that has ended.
+type Call struct {
+	Verb   string
+	Exec   string // the id of the exec that it ran; empty for all other verbs
+	Began  time.Time
+	Failed bool
 }
 
 // Limits of what a command may say on its standard output.

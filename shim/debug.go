@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"slices"
 	"sync"
 	"time"
 
@@ -13,6 +12,7 @@ import (
 
 	"holdfast/internal/api"
 	"holdfast/internal/facts"
+	"holdfast/process"
 )
 
 // inspector answers the debug service. It takes no turn, and no lock that is held for long: it has to
@@ -44,7 +44,7 @@ func (i *inspector) register(server *ttrpc.Server) {
 func (i *inspector) facts() facts.Facts {
 	return facts.Facts{
 		Version: buildVersion().GetVersion(), Pid: os.Getpid(), Namespace: i.service.namespace, Began: i.began,
-		Requests: i.requests.list(), Containers: i.service.describe(), Events: i.events.waiting(), Steps: i.service.steps.Steps(),
+		Requests: i.requests.list(), Containers: i.service.describe(), Events: i.events.events(), Steps: i.service.steps.Steps(),
 	}
 }
 
@@ -123,23 +123,37 @@ func (e *entry) describe(id string) facts.Container {
 	if err != nil {
 		return c // it has been deleted
 	}
-	c.Bundle, c.State, c.Pid = info.Bundle, fmt.Sprint(info.State), info.Pid
+	c.Bundle, c.State, c.Pid, c.Turn = info.Bundle, fmt.Sprint(info.State), info.Pid, turn(info)
 	for _, exec := range e.container.Execs() {
 		if info, err := e.container.State(exec); err == nil {
-			c.Execs = append(c.Execs, facts.Process{ID: exec, State: fmt.Sprint(info.State), Pid: info.Pid})
+			c.Execs = append(c.Execs, facts.Process{ID: exec, State: fmt.Sprint(info.State), Pid: info.Pid, Turn: turn(info)})
 		}
 	}
 	return c
 }
 
-// waiting returns the events that the manager has not taken, the oldest first.
-func (l *EventLog) waiting() []facts.Event {
-	l.mu.Lock()
-	queue := slices.Clone(l.queue)
-	l.mu.Unlock()
-	all := make([]facts.Event, len(queue))
-	for i, e := range queue {
-		all[i] = facts.Event{Topic: e.GetTopic(), At: e.GetTimestamp().AsTime()}
+// turn is what changes a process, or nil.
+func turn(info process.Info) *facts.Turn {
+	if info.Turn.Op == 0 {
+		return nil
 	}
-	return all
+	return &facts.Turn{Op: info.Turn.Op.String(), Since: info.Turn.Since}
+}
+
+// events returns the last that the manager has taken and all that wait for it, the oldest first.
+func (l *EventLog) events() []facts.Event {
+	l.mu.Lock()
+	all := append(append([]taken{}, l.taken[l.oldest:]...), l.taken[:l.oldest]...)
+	for _, e := range l.queue {
+		all = append(all, taken{Envelope: e})
+	}
+	l.mu.Unlock()
+	events := make([]facts.Event, len(all))
+	for i, e := range all {
+		events[i] = facts.Event{
+			Topic: e.GetTopic(), At: e.GetTimestamp().AsTime(), Taken: e.at, Refused: e.refused,
+			Type: e.GetEvent().GetTypeUrl(), Value: e.GetEvent().GetValue(),
+		}
+	}
+	return events
 }

@@ -71,7 +71,19 @@ type EventLog struct {
 	queue   []*api.Envelope
 	crowd   int // when to compact the queue next; at least the constant of that name
 	closing bool
+	taken   []taken // the last by the manager, for who looks into the shim
+	oldest  int     // in taken, once that is full
 }
+
+// taken is an event that the manager has answered to.
+type taken struct {
+	*api.Envelope
+	at      time.Time
+	refused bool
+}
+
+// maxTaken is how many of them are kept.
+const maxTaken = 64
 
 // NewEventLog returns a log that sends to the manager's ttrpc socket at address. Without an
 // address there is nobody to tell, and events are dropped (CRI-O: managers.md).
@@ -164,14 +176,26 @@ func (l *EventLog) head() (e *api.Envelope, last bool) {
 	return l.queue[0], false
 }
 
-func (l *EventLog) drop() {
+// drop takes the head from the queue, since the manager has taken or refused it.
+func (l *EventLog) drop(refused bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.keep(taken{l.queue[0], time.Now(), refused})
 	l.queue[0] = nil
 	l.queue = l.queue[1:]
 	if len(l.queue) == 0 {
 		l.queue, l.crowd = nil, 0 // let go of the array
 	}
+}
+
+// keep remembers an event that has been taken, and forgets the oldest of many. The caller holds mu.
+func (l *EventLog) keep(e taken) {
+	if len(l.taken) < maxTaken {
+		l.taken = append(l.taken, e)
+		return
+	}
+	l.taken[l.oldest] = e
+	l.oldest = (l.oldest + 1) % maxTaken
 }
 
 // send is the one sender.
@@ -241,10 +265,11 @@ func (l *EventLog) attempt(to *sink, e *api.Envelope) error {
 	err = to.forward(e)
 	if status.Code(err) == codes.InvalidArgument {
 		l.log.Error("event refused by the manager", "topic", e.GetTopic(), "err", err)
-		err = nil
+		l.drop(true)
+		return nil
 	}
 	if err == nil {
-		l.drop()
+		l.drop(false)
 	}
 	return err
 }

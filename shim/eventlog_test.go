@@ -13,6 +13,7 @@ import (
 
 	"holdfast/internal/api"
 	"holdfast/internal/client"
+	"holdfast/internal/facts"
 )
 
 func shortDir(t *testing.T) string {
@@ -246,5 +247,50 @@ func TestCloseGoesOnTryingWhenTheManagerReturnsAndLeaves(t *testing.T) {
 	server.Fault(client.Accepted, 0)
 	if n := <-lost; n != 0 {
 		t.Errorf("%d events lost", n)
+	}
+}
+
+// TestTheLastEventsAreKeptForWhoLooks checks that the last that the manager has taken are told, with
+// those that wait behind them, in order and each once.
+func TestTheLastEventsAreKeptForWhoLooks(t *testing.T) {
+	server, err := client.ListenEvents(filepath.Join(shortDir(t), "e.sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	l := newTestLog(t, server.Address())
+	began := time.Now()
+	for _, n := range []int{3, maxTaken - 3, maxTaken / 2} {
+		first := server.Count()
+		numbered(l, first, n)
+		waitFor(t, server, fmt.Sprint(first+n-1))
+		for l.Backlog() > 0 {
+			time.Sleep(time.Millisecond)
+		}
+		kept := min(first+n, maxTaken)
+		events := l.events()
+		if len(events) != kept {
+			t.Fatalf("%d events are kept of %d", len(events), first+n)
+		}
+		for i, e := range events {
+			if got, want := client.EventOf(e).Task(), fmt.Sprint(first+n-kept+i); got != want || e.Topic != "/tasks/start" {
+				t.Errorf("event %d is %s of %s, want that of %s", i, e.Topic, got, want)
+			}
+			if e.At.Before(began.Add(-time.Second)) || e.Taken.Before(e.At) || e.Taken.After(time.Now()) || e.Refused {
+				t.Errorf("%+v", e)
+			}
+		}
+	}
+	server.Away(true)
+	numbered(l, 1000, 2)
+	events := l.events()
+	if waiting := (facts.Facts{Events: events}).Waiting(); len(events) != maxTaken+2 || len(waiting) != 2 || client.EventOf(waiting[0]).Task() != "1000" {
+		t.Errorf("%d events, of which %+v wait", len(events), waiting)
+	}
+	if err := server.Back(); err != nil {
+		t.Fatal(err)
+	}
+	if lost := closeLog(t, l, 10*time.Second); lost != 0 {
+		t.Errorf("%d events lost", lost)
 	}
 }

@@ -20,6 +20,7 @@ import (
 	"holdfast/internal/reaper"
 	"holdfast/internal/recorder"
 	"holdfast/process"
+	"holdfast/runc"
 )
 
 // createPatience is how long a request waits for a Create of its container that is under way.
@@ -297,6 +298,12 @@ func (s *Service) create(ctx context.Context, r *api.CreateTaskRequest) (*proces
 	}
 	s.Inhabit(bundle)
 	s.steps.Reach(recorder.CreateBegun, id, "")
+	runtime := newRuntime(opts, s.namespace, id, bundle)
+	runtime.Ended = func(c runc.Call) {
+		s.steps.Passed(recorder.Span{
+			Kind: recorder.Command, What: c.Verb, Task: id, Exec: c.Exec, Began: c.Began, Failed: c.Failed,
+		})
+	}
 	return process.Create(ctx, process.Config{
 		ID: id, Namespace: s.namespace, Bundle: bundle, Rootfs: mounts(r.GetRootfs()),
 		Terminal: r.GetTerminal(), Stdin: r.GetStdin(), Stdout: r.GetStdout(), Stderr: r.GetStderr(),
@@ -305,7 +312,7 @@ func (s *Service) create(ctx context.Context, r *api.CreateTaskRequest) (*proces
 		IOUID: int(opts.GetIoUid()), IOGID: int(opts.GetIoGid()), Relay: mayCheckpoint(),
 		Budget: os.Getenv(process.BudgetVariable), Presence: s.presence,
 		LoggerDirs: filepath.SplitList(os.Getenv(process.LoggerVariable)),
-		Runtime:    newRuntime(opts, s.namespace, id, bundle), Events: s.events, Steps: s.steps, Log: s.log,
+		Runtime:    runtime, Events: s.events, Steps: s.steps, Log: s.log,
 		Forget: func() { s.forget(id) },
 	})
 }

@@ -6,13 +6,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -25,7 +23,7 @@ import (
 // lookVerbs are the verbs that look into a shim. Read only.
 var lookVerbs = []verb{
 	{"inspect", "[ID]", "print all that a shim knows of itself, as JSON", 0, 1, false, onShim(inspect, nil)},
-	{"events", "[ID]", "list the events that wait for the manager", 0, 1, false, onShim(waiting, nil)},
+	{"events", "[ID]", "list the last events, and whether the manager has taken them", 0, 1, false, onShim(listEvents, eventFlags)},
 	{"timeline", "ID", "list what was done to a container, step by step", 1, 1, false, onShim(timeline, traceFlag)},
 	{"why", "ID", "say what a container is waiting for, and since when", 1, 1, false, onShim(why, nil)},
 	{"stacks", "[ID]", "print what every goroutine of the shim does", 0, 1, false, onShim(stacks, nil)},
@@ -61,19 +59,6 @@ func inspect(ctx context.Context, t *target) (int, error) {
 	return printJSON(data)
 }
 
-func waiting(ctx context.Context, t *target) (int, error) {
-	f, err := t.facts(ctx)
-	if err != nil {
-		return 0, err
-	}
-	table := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "LOGGED\tTOPIC")
-	for _, e := range f.Events {
-		fmt.Fprintf(table, "%s\t%s\n", e.At.Local().Format(clock), e.Topic)
-	}
-	return 0, table.Flush()
-}
-
 func stacks(ctx context.Context, t *target) (int, error) {
 	text, err := t.Stacks(ctx)
 	if err != nil {
@@ -81,69 +66,6 @@ func stacks(ctx context.Context, t *target) (int, error) {
 	}
 	fmt.Print(text)
 	return 0, nil
-}
-
-const clock = "15:04:05.000000"
-
-func timeline(ctx context.Context, t *target) (int, error) {
-	f, err := t.facts(ctx)
-	if err != nil {
-		return 0, err
-	}
-	steps := slices.DeleteFunc(f.Steps, func(s facts.Step) bool { return s.ID != t.id })
-	if t.trace {
-		return 0, writeTrace(os.Stdout, f.Pid, steps)
-	}
-	return 0, writeTimeline(os.Stdout, steps)
-}
-
-// writeTimeline prints each step, with the time since the one before it of the same process.
-func writeTimeline(w io.Writer, steps []facts.Step) error {
-	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(table, "TIME\tAFTER\t  STEP\tDONE\tEXEC\t")
-	last := map[string]time.Time{}
-	for _, s := range steps {
-		after := ""
-		if !last[s.Exec].IsZero() {
-			after = s.At.Sub(last[s.Exec]).Round(time.Microsecond).String()
-		}
-		last[s.Exec] = s.At
-		fmt.Fprintf(table, "%s\t%s\t  %s-%d\t%s\t%s\t\n", s.At.Local().Format(clock), after, s.Op, s.N, s.What, s.Exec)
-	}
-	return table.Flush()
-}
-
-// A traceEvent is one of the JSON format that Chrome's tracing and Perfetto read.
-type traceEvent struct {
-	Name  string `json:"name"`
-	Phase string `json:"ph"`
-	Time  int64  `json:"ts"`            // microseconds
-	Took  int64  `json:"dur,omitempty"` // microseconds
-	Pid   int    `json:"pid"`
-	Tid   int    `json:"tid"`
-}
-
-// writeTrace has a row for the first process and one for each exec. What was done takes from the step
-// before it, of the same operation, to its own.
-func writeTrace(w io.Writer, pid int, steps []facts.Step) error {
-	rows := map[string]int{}
-	last := map[string]facts.Step{}
-	events := []traceEvent{}
-	for _, s := range steps {
-		row, ok := rows[s.Exec]
-		if !ok {
-			row = len(rows)
-			rows[s.Exec] = row
-		}
-		e := traceEvent{Name: fmt.Sprintf("%s: %s", s.Op, s.What), Phase: "X", Time: s.At.UnixMicro(), Pid: pid, Tid: row}
-		if before, ok := last[s.Exec]; ok && before.Op == s.Op && before.N < s.N {
-			e.Time = before.At.UnixMicro()
-			e.Took = s.At.Sub(before.At).Microseconds()
-		}
-		last[s.Exec] = s
-		events = append(events, e)
-	}
-	return json.NewEncoder(w).Encode(map[string]any{"traceEvents": events})
 }
 
 // why says in plain words what goes on.
@@ -171,16 +93,20 @@ func reasons(f facts.Facts, id string, commands []command, now time.Time) []stri
 			all = append(all, fmt.Sprintf("the shim waits for %s: %s", c.name(), proc.Describe(c.family)))
 		}
 	}
-	if n := len(f.Events); n > 0 {
+	if waiting := f.Waiting(); len(waiting) > 0 {
 		all = append(all, fmt.Sprintf("%d events wait for the manager, the oldest, %s, for %s: is the manager away?",
-			n, f.Events[0].Topic, now.Sub(f.Events[0].At).Round(time.Millisecond)))
+			len(waiting), waiting[0].Topic, now.Sub(waiting[0].At).Round(time.Millisecond)))
 	}
 	i := slices.IndexFunc(f.Containers, func(c facts.Container) bool { return c.ID == id })
 	if i < 0 {
 		return append(all, "the shim has no container "+id)
 	}
 	c := f.Containers[i]
-	for _, p := range append(c.Execs, facts.Process{State: c.State, Pid: c.Pid}) {
+	for _, p := range append(c.Execs, facts.Process{State: c.State, Pid: c.Pid, Turn: c.Turn}) {
+		if p.Turn != nil {
+			all = append(all, fmt.Sprintf("the %s%s is under way for %s, and what else would change that process waits for it",
+				p.Turn.Op, ofExec(p.ID), now.Sub(p.Turn.Since).Round(time.Millisecond)))
+		}
 		if p.Pid == 0 || p.State == "stopped" {
 			continue
 		}

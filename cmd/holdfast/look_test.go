@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/rand"
@@ -55,21 +56,27 @@ func TestShimTellsOfItself(t *testing.T) {
 	if c := f.Containers[0]; c.ID != id || c.State != "running" || c.Pid == 0 || c.Bundle == "" {
 		t.Errorf("the container: %+v", c)
 	}
-	// run -d takes events until it ends, so at least those of the exec wait.
-	if r := runHoldfast(t, "", "events", id); !strings.Contains(r.stdout, "/tasks/exec-added") || strings.Contains(r.stdout, "/tasks/create") {
-		t.Errorf("events: %+v", r)
+	// run -d takes events until it ends, so those of the exec wait.
+	r = runHoldfast(t, "", "events", id)
+	inOrder(t, r.stdout, "LOGGED", "taken after ", "/tasks/create", "taken after ", "/tasks/start", "waits", "/tasks/exec-added", "waits", "/tasks/exec-started", "waits", "/tasks/exit")
+	lines := runHoldfast(t, "", "events", "--json", id).stdout
+	var exited struct {
+		Topic string
+		Taken time.Time
+		Event struct{ ContainerID, ID string }
+	}
+	all := strings.Split(strings.TrimSpace(lines), "\n")
+	if err := json.Unmarshal([]byte(all[len(all)-1]), &exited); err != nil || len(all) != strings.Count(r.stdout, "\n")-1 {
+		t.Fatalf("%v: %s", err, lines)
+	}
+	if exited.Topic != "/tasks/exit" || !exited.Taken.IsZero() || exited.Event.ContainerID != id || exited.Event.ID == id {
+		t.Errorf("%+v", exited)
 	}
 	r = runHoldfast(t, "", "timeline", id)
-	at := 0
-	for _, step := range []string{"create-1", "create-6", "start-3", "exec-1", "exec-4", "execexit-3"} {
-		next := strings.Index(r.stdout[at:], step)
-		if next < 0 {
-			t.Fatalf("no %s, or too early: %+v", step, r)
-		}
-		at += next
-	}
+	inOrder(t, r.stdout, "create-1", "runtime create ", "create-6", "event /tasks/start taken", "exec-1", "runtime exec ", "exec-4", "execexit-3")
 	var trace struct{ TraceEvents []traceEvent }
-	if err := json.Unmarshal([]byte(runHoldfast(t, "", "timeline", "--trace", id).stdout), &trace); err != nil || len(trace.TraceEvents) != strings.Count(r.stdout, "\n")-1 {
+	names := 2 * 2 // two rows for the first process, two for the exec
+	if err := json.Unmarshal([]byte(runHoldfast(t, "", "timeline", "--trace", id).stdout), &trace); err != nil || len(trace.TraceEvents) != strings.Count(r.stdout, "\n")-1+names {
 		t.Errorf("%d events in the trace: %v", len(trace.TraceEvents), err)
 	}
 	if r := runHoldfast(t, "", "stacks", id); !strings.Contains(r.stdout, "goroutine ") || !strings.Contains(r.stdout, "ttrpc") {
@@ -77,6 +84,72 @@ func TestShimTellsOfItself(t *testing.T) {
 	}
 	if r := runHoldfast(t, "", "why", id); !strings.Contains(r.stdout, "events wait for the manager, the oldest, /tasks/") {
 		t.Errorf("why: %+v", r)
+	}
+}
+
+// inOrder checks that text has the words, one after the other.
+func inOrder(t *testing.T, text string, words ...string) {
+	t.Helper()
+	at := 0
+	for _, word := range words {
+		next := strings.Index(text[at:], word)
+		if next < 0 {
+			t.Fatalf("no %q, or too early:\n%s", word, text)
+		}
+		at += next + len(word)
+	}
+}
+
+// TestEventsAreFollowed has events come while they are watched, each printed once, until the shim ends.
+func TestEventsAreFollowed(t *testing.T) {
+	needRoot(t)
+	id := "follow-" + rand.Text()
+	begin, tmp := holdfast(t, deadline(t, runLimit), "run", "-d", "--id", id)
+	if out, err := begin.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	defer leftNothing(t, tmp)
+	follow, _ := holdfast(t, deadline(t, runLimit), "events", "--follow", id)
+	var said bytes.Buffer
+	out, err := follow.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := follow.Start(); err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewScanner(out)
+	next := func(word string) {
+		t.Helper()
+		for lines.Scan() {
+			said.WriteString(lines.Text() + "\n")
+			if strings.Contains(lines.Text(), word) {
+				return
+			}
+		}
+		t.Fatalf("no %q: %s", word, &said)
+	}
+	next("/tasks/start")
+	if r := runHoldfast(t, "", "exec", "--exec", "e1", id, "true"); r.status != 0 {
+		t.Fatalf("%+v", r)
+	}
+	next("/tasks/exec-started")
+	next(" e1 ")
+	for _, verb := range []string{"kill", "wait", "delete", "shutdown"} {
+		if r := runHoldfast(t, "", verb, id); r.status != 0 {
+			t.Errorf("%s: %+v", verb, r)
+		}
+	}
+	for lines.Scan() {
+		said.WriteString(lines.Text() + "\n")
+	}
+	if err := follow.Wait(); err != nil {
+		t.Error(err)
+	}
+	for _, topic := range []string{"/tasks/create", "/tasks/start", "/tasks/exec-added", "/tasks/exec-started"} {
+		if n := strings.Count(said.String(), topic+" "); n != 1 {
+			t.Errorf("%s is there %d times:\n%s", topic, n, &said)
+		}
 	}
 }
 
@@ -101,7 +174,8 @@ func TestWhyNamesTheCommandThatHangs(t *testing.T) {
 		}
 	}
 	said := runHoldfast(t, "", "why", id).stdout
-	for _, want := range []string{"Start of exec e1 has not been answered for ", "the shim waits for \"", " exec --process ", "(sleep)"} {
+	for _, want := range []string{"Start of exec e1 has not been answered for ", "the shim waits for \"", " exec --process ", "(sleep)",
+		"the start of exec e1 is under way for ", "and what else would change that process waits for it"} {
 		if !strings.Contains(said, want) {
 			t.Errorf("no %q: %s", want, said)
 		}
@@ -132,7 +206,9 @@ func TestReasonsArePlain(t *testing.T) {
 		{Op: "Kill", ID: "c1", Since: before(3 * time.Second)},
 		{Op: "Delete", ID: "c2", Exec: "e", Since: before(time.Second)},
 	}
-	busy.Events = []facts.Event{{Topic: "/tasks/exit", At: before(time.Minute)}}
+	busy.Events = []facts.Event{
+		{Topic: "/tasks/create", At: before(time.Hour), Taken: before(time.Hour)}, {Topic: "/tasks/exit", At: before(time.Minute)},
+	}
 	hung := command{args: []string{"runc", "kill", "c1"}}
 	for _, row := range []struct {
 		f    facts.Facts
@@ -166,14 +242,22 @@ func TestTraceHasDurations(t *testing.T) {
 		{At: at.Add(6 * time.Millisecond), ID: "c", Exec: "e", Op: "exec", N: 1, What: "turn taken"},
 		{At: at.Add(9 * time.Millisecond), ID: "c", Op: "exit", N: 1, What: "init process reaped"},
 	}
+	steps = append(steps,
+		facts.Step{At: at.Add(time.Millisecond), ID: "c", Op: "runtime", What: "start", Took: 4 * time.Millisecond, Failed: true},
+		facts.Step{At: at, ID: "other", Op: "start", N: 1, What: "turn taken"})
 	var out bytes.Buffer
-	if err := writeTrace(&out, 7, steps); err != nil {
+	if err := writeTrace(&out, 7, deedsOf(facts.Facts{Steps: steps}, "c")); err != nil {
 		t.Fatal(err)
 	}
-	want := `{"traceEvents":[{"name":"start: turn taken","ph":"X","ts":1000000,"pid":7,"tid":0},` +
-		`{"name":"start: runtime has started","ph":"X","ts":1000000,"dur":5000,"pid":7,"tid":0},` +
-		`{"name":"exec: turn taken","ph":"X","ts":1006000,"pid":7,"tid":1},` +
-		`{"name":"exit: init process reaped","ph":"X","ts":1009000,"pid":7,"tid":0}]}` + "\n"
+	want := `{"traceEvents":[{"name":"thread_name","ph":"M","ts":0,"pid":7,"tid":0,"args":{"name":"init: steps"}},` +
+		`{"name":"thread_name","ph":"M","ts":0,"pid":7,"tid":1,"args":{"name":"init: commands, waits, events"}},` +
+		`{"name":"start-1 turn taken","ph":"X","ts":1000000,"pid":7,"tid":0},` +
+		`{"name":"runtime start (failed)","ph":"X","ts":1001000,"dur":4000,"pid":7,"tid":1},` +
+		`{"name":"start-2 runtime has started","ph":"X","ts":1000000,"dur":5000,"pid":7,"tid":0},` +
+		`{"name":"thread_name","ph":"M","ts":0,"pid":7,"tid":2,"args":{"name":"e: steps"}},` +
+		`{"name":"thread_name","ph":"M","ts":0,"pid":7,"tid":3,"args":{"name":"e: commands, waits, events"}},` +
+		`{"name":"exec-1 turn taken","ph":"X","ts":1006000,"pid":7,"tid":2},` +
+		`{"name":"exit-1 init process reaped","ph":"X","ts":1009000,"pid":7,"tid":0}]}` + "\n"
 	if out.String() != want {
 		t.Errorf("got %s", &out)
 	}

@@ -206,7 +206,7 @@ func askFacts(ctx context.Context, shim *client.Shim) *shimFacts {
 	if err != nil {
 		return nil // what matters of it is told by the next call
 	}
-	return &shimFacts{version: f.Version, backlog: len(f.Events)}
+	return &shimFacts{version: f.Version, backlog: len(f.Waiting())}
 }
 
 // backlogText is the number of events that wait for a manager, "-" if the shim does not say.

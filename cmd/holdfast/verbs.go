@@ -43,6 +43,7 @@ type target struct {
 	all             bool
 	terminal, stdin bool
 	trace           bool
+	events          eventOptions
 	limits          limits
 	image           string
 	width, height   uint16

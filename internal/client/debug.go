@@ -35,6 +35,11 @@ func (s *Shim) Stacks(ctx context.Context) (string, error) {
 	return string(text), err
 }
 
+// EventOf is what a shim tells of an event of its own.
+func EventOf(e facts.Event) Event {
+	return Event{Sent: e.At, Topic: e.Topic, Message: decode(&anypb.Any{TypeUrl: e.Type, Value: e.Value})}
+}
+
 func (s *Shim) debug(ctx context.Context, method string) ([]byte, error) {
 	var answer anypb.Any
 	if err := s.client.Call(ctx, facts.Service, method, &anypb.Any{}, &answer); err != nil {

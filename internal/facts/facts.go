@@ -6,7 +6,10 @@
 // asks (docs/decisions/0008).
 package facts
 
-import "time"
+import (
+	"strconv"
+	"time"
+)
 
 // Service is the name of the service. Each method takes an empty google.protobuf.Any.
 const Service = "holdfast.debug.v1.Debug"
@@ -30,10 +33,20 @@ type Facts struct {
 	Requests []Request `json:"requests"`
 	// Containers are in no order. Those that are being created have only an ID.
 	Containers []Container `json:"containers"`
-	// Events wait for the manager, the oldest first.
+	// Events are the last 64 that the manager has taken, and all that wait for it, the oldest first.
 	Events []Event `json:"events"`
 	// Steps are the last that were done, the oldest first.
 	Steps []Step `json:"steps"`
+}
+
+// Waiting returns the events that the manager has not taken, the oldest first.
+func (f Facts) Waiting() []Event {
+	for i, e := range f.Events {
+		if e.Taken.IsZero() {
+			return f.Events[i:]
+		}
+	}
+	return nil
 }
 
 // Request is a call that has not been answered.
@@ -50,6 +63,7 @@ type Container struct {
 	Bundle string    `json:"bundle,omitempty"`
 	State  string    `json:"state,omitempty"` // of its init process
 	Pid    int       `json:"pid,omitempty"`
+	Turn   *Turn     `json:"turn,omitempty"` // of its init process
 	Execs  []Process `json:"execs,omitempty"`
 }
 
@@ -58,20 +72,50 @@ type Process struct {
 	ID    string `json:"id"`
 	State string `json:"state"`
 	Pid   int    `json:"pid,omitempty"`
+	Turn  *Turn  `json:"turn,omitempty"`
 }
 
-// Event is one that the manager has not taken.
+// Turn is the operation that is changing a process, which others have to wait for. It goes on when
+// who asked for it has given up.
+type Turn struct {
+	Op    string    `json:"op"`
+	Since time.Time `json:"since"`
+}
+
+// Event is one that the shim has logged.
 type Event struct {
 	Topic string    `json:"topic"`
 	At    time.Time `json:"at"`
+	// Taken is when the manager acknowledged or, if Refused, refused it; zero as long as it has not.
+	Taken   time.Time `json:"taken,omitzero"`
+	Refused bool      `json:"refused,omitempty"`
+	// Type and Value are the event itself, a message of containerd.events.
+	Type  string `json:"type"`
+	Value []byte `json:"value"`
 }
 
-// Step is a point that an operation has reached (internal/recorder).
+// Step is a point that an operation has reached, or a span: something that took a while
+// (internal/recorder).
 type Step struct {
-	At   time.Time `json:"at"`
+	At   time.Time `json:"at"`           // a span began then
 	ID   string    `json:"id,omitempty"` // of the container; empty: the shim as a whole
 	Exec string    `json:"exec,omitempty"`
-	Op   string    `json:"op"` // what it belongs to, create for example
-	N    int       `json:"n"`  // counted from 1 within that
-	What string    `json:"what"`
+	// Op is what a step belongs to, create for example. Of a span it is runtime, a command of which What
+	// is the verb, or wait, for another operation on the same process, and What is the one that waited.
+	Op     string        `json:"op"`
+	N      int           `json:"n,omitempty"` // counted from 1 within Op; 0 for a span
+	What   string        `json:"what"`
+	Took   time.Duration `json:"took,omitempty"` // ns; of a span
+	Failed bool          `json:"failed,omitempty"`
+}
+
+// String tells what was done, in a few words.
+func (s Step) String() string {
+	switch {
+	case s.N > 0:
+		return s.Op + "-" + strconv.Itoa(s.N) + " " + s.What
+	case s.Failed:
+		return s.Op + " " + s.What + " failed after " + s.Took.String()
+	}
+	return s.Op + " " + s.What + " took " + s.Took.String()
 }

@@ -12,8 +12,8 @@ import (
 // size is how many steps are remembered: what a pod of ten containers does in a minute.
 const size = 256
 
-// Recorder remembers the last 256 steps. A nil one remembers none. It may be used concurrently and
-// never waits.
+// Recorder remembers the last 256 steps and spans. A nil one remembers none. It may be used
+// concurrently and never waits.
 type Recorder struct {
 	mu   sync.Mutex // guards what follows
 	ring []entry
@@ -22,8 +22,12 @@ type Recorder struct {
 
 type entry struct {
 	at         int64 // ns since 1970; half the size of a time.Time
+	took       int64 // ns, of a span
 	task, exec string
+	what       string // of a span
+	kind       Kind   // 0: a step
 	step       Step
+	failed     bool
 }
 
 // Reach remembers that an operation on a process has reached step. exec is "" for the init process;
@@ -31,6 +35,23 @@ type entry struct {
 func (r *Recorder) Reach(step Step, task, exec string) {
 	r.add(entry{at: time.Now().UnixNano(), task: task, exec: exec, step: step})
 	pause(step)
+}
+
+// Span is something that took a while, for a process of a container.
+type Span struct {
+	Kind       Kind
+	What       string // see Kind; best a constant
+	Task, Exec string // Exec is "" for the init process
+	Began      time.Time
+	Failed     bool
+}
+
+// Passed remembers a span that ends now.
+func (r *Recorder) Passed(s Span) {
+	r.add(entry{
+		at: s.Began.UnixNano(), took: time.Since(s.Began).Nanoseconds(), task: s.Task, exec: s.Exec,
+		what: s.What, kind: s.Kind, failed: s.Failed,
+	})
 }
 
 func (r *Recorder) add(e entry) {
@@ -47,7 +68,7 @@ func (r *Recorder) add(e entry) {
 	r.next = (r.next + 1) % size
 }
 
-// Steps returns the steps, oldest first.
+// Steps returns the steps and spans in the order in which they ended, oldest first.
 func (r *Recorder) Steps() []facts.Step {
 	if r == nil {
 		return nil
@@ -57,14 +78,20 @@ func (r *Recorder) Steps() []facts.Step {
 	r.mu.Unlock()
 	steps := make([]facts.Step, len(entries))
 	for i, e := range entries {
-		label := labels[e.step]
-		steps[i] = facts.Step{At: time.Unix(0, e.at).UTC(), ID: e.task, Exec: e.exec, Op: label.Op, N: label.N, What: label.What}
+		s := facts.Step{At: time.Unix(0, e.at).UTC(), ID: e.task, Exec: e.exec}
+		if e.kind == 0 {
+			label := labels[e.step]
+			s.Op, s.N, s.What = label.Op, label.N, label.What
+		} else {
+			s.Op, s.What, s.Took, s.Failed = kinds[e.kind], e.what, time.Duration(e.took), e.failed
+		}
+		steps[i] = s
 	}
 	return steps
 }
 
-// String returns the steps, oldest first, one in a line: the time, the task and the exec, and the
-// step. It is for people.
+// String returns the steps and spans, one in a line: the time, the task and the exec, and what was
+// done. It is for people.
 func (r *Recorder) String() string {
 	var text strings.Builder
 	for _, s := range r.Steps() {
@@ -72,7 +99,7 @@ func (r *Recorder) String() string {
 		if s.Exec != "" {
 			name += "/" + s.Exec
 		}
-		fmt.Fprintf(&text, "%s %s %s-%d %s\n", s.At.Format("15:04:05.000000"), name, s.Op, s.N, s.What)
+		fmt.Fprintf(&text, "%s %s %s\n", s.At.Format("15:04:05.000000"), name, s)
 	}
 	return text.String()
 }

@@ -5,6 +5,9 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
+
+	"holdfast/internal/facts"
 )
 
 func TestTheLastStepsAreRemembered(t *testing.T) {
@@ -55,6 +58,33 @@ func TestStepsMayComeTogether(t *testing.T) {
 	all.Wait()
 	if got := strings.Count(r.String(), "exit-1"); got != size {
 		t.Errorf("got %d steps, want %d", got, size)
+	}
+}
+
+// TestSpansHaveTheirLength checks that spans are kept among the steps, with when they began.
+func TestSpansHaveTheirLength(t *testing.T) {
+	var r Recorder
+	r.Reach(StartBegun, "c1", "")
+	began := time.Now().Add(-time.Second)
+	r.Passed(Span{Kind: Command, What: "start", Task: "c1", Began: began, Failed: true})
+	r.Passed(Span{Kind: Turn, What: "kill", Task: "c1", Exec: "e1", Began: began})
+	steps := r.Steps()
+	if len(steps) != 3 || steps[0].Took != 0 || steps[0].N != 1 {
+		t.Fatalf("%+v", steps)
+	}
+	for i, want := range []facts.Step{
+		{ID: "c1", Op: "runtime", What: "start", Failed: true}, {ID: "c1", Exec: "e1", Op: "wait", What: "kill"},
+	} {
+		got := steps[i+1]
+		want.At, want.Took = got.At, got.Took
+		if got != want || !got.At.Equal(time.Unix(0, began.UnixNano())) || got.Took < time.Second || got.Took > time.Minute {
+			t.Errorf("got %+v, want %+v", got, want)
+		}
+	}
+	for _, word := range []string{" start-1 turn taken\n", " c1 runtime start failed after 1", " c1/e1 wait kill took 1"} {
+		if !strings.Contains(r.String(), word) {
+			t.Errorf("no %q: %s", word, r.String())
+		}
 	}
 }
 

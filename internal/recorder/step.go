@@ -38,6 +38,18 @@ const (
 	numSteps
 )
 
+// Kind is what a span is.
+type Kind uint8
+
+// The kinds of spans.
+const (
+	Command Kind = iota + 1 // of the runtime; What is the verb
+	Turn                    // a wait for another operation on the same process; What is the one that waited
+	numKinds
+)
+
+var kinds = [numKinds]string{Command: "runtime", Turn: "wait"}
+
 // Label is what a step is called: the operation it belongs to, counted from 1 within that, and what
 // has just been done.
 type Label struct {
