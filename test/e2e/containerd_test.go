@@ -141,19 +141,29 @@ func (c *containerd) install(t *testing.T) {
 	}
 }
 
-// configure writes containerd's configuration: version 2 of the format, which both versions read.
+// configure writes containerd's configuration, in the newest format that its version reads.
 func (c *containerd) configure(t *testing.T) {
 	t.Helper()
 	metrics := ""
 	if c.metrics != "" {
 		metrics = "[metrics]\naddress = \"" + c.metrics + "\"\n"
 	}
+	format := 3
+	if c.version == "1.6" {
+		format = 2
+	}
+	disabled := ""
+	if !c.cri {
+		for _, plugin := range criPlugins[format] {
+			disabled += fmt.Sprintf("\t%q,\n", plugin)
+		}
+	}
 	config := fmt.Sprintf(`
-version = 2
+version = %[5]d
 root = "%[1]s/root"
 state = "%[1]s/state"
-disabled_plugins = [%[3]s
-	"io.containerd.internal.v1.tracing",
+disabled_plugins = [
+%[3]s	"io.containerd.internal.v1.tracing",
 	"io.containerd.nri.v1.nri",
 	"io.containerd.tracing.processor.v1.otlp",
 ]
@@ -163,9 +173,9 @@ address = "%[2]s"
 level = "debug"
 [plugins."io.containerd.internal.v1.opt"]
 path = "%[1]s/opt"
-%[4]s`, c.dir, c.socket, map[bool]string{false: `"io.containerd.grpc.v1.cri",`}[c.cri], metrics)
+%[4]s`, c.dir, c.socket, disabled, metrics, format)
 	if c.cri {
-		config += c.criConfig()
+		config += c.criConfig(format)
 	}
 	if err := os.WriteFile(filepath.Join(c.dir, "config.toml"), []byte(config), 0o600); err != nil {
 		t.Fatal(err)

@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -10,10 +11,16 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// criConfig has the shim replace containerd's own. The runtime's state is with that of the test, as
-// the namespace is the one that a real kubelet's pods have.
-func (c *containerd) criConfig() string {
-	return fmt.Sprintf(`
+// criPlugins are the parts of containerd that serve the kubelet, by the format of the configuration.
+var criPlugins = map[int][]string{
+	2: {"io.containerd.grpc.v1.cri"},
+	3: {"io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime"},
+}
+
+// criConfigs have the shim replace containerd's own, in each format. The runtime's state is with that of
+// the test, as the namespace is the one that a real kubelet's pods have.
+var criConfigs = map[int]string{
+	2: `
 [plugins."io.containerd.grpc.v1.cri"]
 sandbox_image = "%[2]s"
 stream_server_address = "127.0.0.1"
@@ -25,7 +32,26 @@ Root = "%[1]s/runc"
 [plugins."io.containerd.grpc.v1.cri".cni]
 bin_dir = "%[1]s/cni"
 conf_dir = "%[1]s/cni"
-`, c.dir, image)
+`,
+	3: `
+[plugins."io.containerd.cri.v1.images".pinned_images]
+sandbox = "%[2]s"
+[plugins."io.containerd.grpc.v1.cri"]
+stream_server_address = "127.0.0.1"
+[plugins."io.containerd.cri.v1.runtime"]
+restrict_oom_score_adj = true
+[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc]
+runtime_type = "io.containerd.runc.v2"
+[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc.options]
+Root = "%[1]s/runc"
+[plugins."io.containerd.cri.v1.runtime".cni]
+bin_dirs = ["%[1]s/cni"]
+conf_dir = "%[1]s/cni"
+`,
+}
+
+func (c *containerd) criConfig(format int) string {
+	return fmt.Sprintf(criConfigs[format], c.dir, image)
 }
 
 // kubelet does what the kubelet does with one pod.
@@ -136,18 +162,35 @@ func (k *kubelet) exec(t *testing.T, id, script string) (string, int32) {
 	return strings.TrimSpace(string(a.GetStdout())), a.GetExitCode()
 }
 
-// What the kubelet sees of a pod, all of whose containers share one shim. Debian's containerd is the only
-// one here that was built for it.
+// What the kubelet sees of a pod, all of whose containers share one shim.
 func TestKubelet(t *testing.T) {
 	if upstream {
 		t.Skip("shows what ours does")
 	}
-	c := launch(t, "1.6", withCRI)
+	for _, version := range []string{"1.6", "2.4"} {
+		t.Run("containerd-"+version, func(t *testing.T) { testKubelet(t, version) })
+	}
+}
+
+func testKubelet(t *testing.T, version string) {
+	c := launch(t, version, withCRI)
 	k := runPod(t, c)
 
 	t.Run("exit", func(t *testing.T) {
 		k.becomes(t, k.run(t, 0, "exit 0"), "CONTAINER_EXITED 0 Completed")
 		k.becomes(t, k.run(t, 0, "exit 7"), "CONTAINER_EXITED 7 Error")
+	})
+	t.Run("logs", func(t *testing.T) {
+		k.becomes(t, k.run(t, 0, "echo one; echo two >&2; printf three"), "CONTAINER_EXITED 0 Completed")
+		log, err := os.ReadFile(filepath.Join(k.pod.GetLogDirectory(), fmt.Sprint("c", k.many, ".log")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range []string{" stdout F one\n", " stderr F two\n", " stdout P three\n"} {
+			if !strings.Contains(string(log), want) {
+				t.Errorf("no %q in %q", want, log)
+			}
+		}
 	})
 	t.Run("probes and statistics", func(t *testing.T) {
 		id := k.run(t, 64<<20, "exec sleep 1000")
