@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"holdfast/internal/client"
 )
@@ -23,18 +24,37 @@ echo
 exit 7
 `
 
-// makeBundle makes the private bundle dir and tells whether its process has a terminal. It is
-// made from the bundle of the user, which is only read; without one it is a container of ours that
-// runs args.
-func makeBundle(dir, user string, args []string, terminal bool) (bool, error) {
-	if user != "" {
-		return copyBundle(dir, user, terminal)
+// makeBundle makes the private bundle of the run, and tells whether its process has a terminal. It is
+// made from the bundle of the user, which is only read, or of the user's root directory and command;
+// without either it is a container of ours.
+func (r *run) makeBundle(args []string) (terminal bool, err error) {
+	if r.rootfs == "" && len(args) > 0 {
+		return copyBundle(r.bundle(), args[0], r.terminal)
 	}
-	ours := client.BundleConfig{Args: args, Hostname: "holdfast", Terminal: terminal}
-	if terminal {
+	ours := client.BundleConfig{Args: args, Hostname: "holdfast", Terminal: r.terminal}
+	if r.rootfs == "" {
+		ours.Args = r.command()
+	} else if ours.Rootfs, err = filepath.Abs(r.rootfs); err != nil {
+		return false, err
+	}
+	if r.terminal {
 		ours.Env = []string{`PS1=holdfast\$ `, "HOME=/root"}
 	}
-	return terminal, client.NewBundle(dir, ours)
+	return r.terminal, client.NewBundle(r.bundle(), ours)
+}
+
+// fits tells whether the arguments say what to run.
+func (r *run) fits(args []string) error {
+	switch {
+	case r.rootfs == "" && len(args) > 1 && strings.HasPrefix(args[1], "-"):
+		return fmt.Errorf("cannot tell whose flag %s is: because it stands behind the bundle; put flags before it", args[1])
+	case r.rootfs == "" && len(args) > 1:
+		return fmt.Errorf("cannot run %q: because the bundle %s says what runs in it; for a command of your own give --rootfs DIR",
+			args[1], args[0])
+	case r.rootfs != "" && len(args) == 0:
+		return fmt.Errorf("cannot run anything in %s: because no command is given; put it behind the flags", r.rootfs)
+	}
+	return nil
 }
 
 // copyBundle copies the config.json of a bundle to dir. It is byte for byte the same unless that

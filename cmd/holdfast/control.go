@@ -29,6 +29,7 @@ var controlVerbs = []verb{
 	{"resize", "ID", "tell a process the size of its terminal", 1, 1, false, onShim(resize, sizeFlags)},
 	{"close-io", "ID", "end the standard input of a process", 1, 1, false, onShim(closeIO, execFlag)},
 	{"ps", "ID", "list the processes of a container", 1, 1, false, onShim(ps, nil)},
+	{"top", "ID", "watch what the processes of a container do, until Ctrl-C", 1, 1, false, onShim(top, topFlags)},
 }
 
 // limits are what update may change; what is not given stays as it is.

@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	task "github.com/containerd/containerd/api/runtime/task/v3"
@@ -20,7 +22,7 @@ import (
 // runFile, in the directory of a run that was left running, is what its end needs to know.
 const runFile = "run.json"
 
-// leave starts the container and leaves it to the verbs that work on running shims. Its streams
+// leave starts the container, unless it is only to be created, and leaves it to the verbs that work on running shims. Its streams
 // are /dev/null unless it is to be attached to, and its events wait for shutdown. If it cannot be started nothing is left.
 func (r *run) leave(ctx context.Context) error {
 	err := r.start(ctx)
@@ -30,6 +32,12 @@ func (r *run) leave(ctx context.Context) error {
 	address := r.session.Result.Address
 	r.session.Close()
 	fmt.Printf("container  %s\naddress    %s\n\n", r.id, address)
+	if r.remove {
+		return tidyLater(address, r.id)
+	}
+	if r.created {
+		fmt.Printf("holdfast start --address %s %s\n", address, r.id)
+	}
 	fmt.Printf("holdfast kill --address %s %s\n", address, r.id)
 	fmt.Printf("holdfast delete --address %s %s\n", address, r.id)
 	fmt.Printf("holdfast shutdown --address %s\n", address)
@@ -53,8 +61,40 @@ func (r *run) start(ctx context.Context) error {
 	if err := r.create(ctx, streams); err != nil {
 		return err
 	}
+	if r.created {
+		return nil
+	}
 	_, err = r.session.Start(ctx, &task.StartRequest{ID: r.id})
 	return err
+}
+
+// tidyVerb is what tidyLater runs: wait, delete and shutdown in one.
+var tidyVerb = verb{"tidy", "ID", "delete a container once it has exited, and end its shim", 1, 1, false, onShim(tidy, nil)}
+
+// tidyLater leaves a process behind that deletes the container and ends its shim. It belongs to no
+// terminal, and to nobody.
+func tidyLater(address, id string) error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	cmd := exec.Command(self, tidyVerb.name, "--address", address, id)
+	cmd.Dir = "/"
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("cannot leave anybody who deletes %s: because %w; delete it when it has exited", id, err)
+	}
+	return cmd.Process.Release()
+}
+
+func tidy(ctx context.Context, t *target) (int, error) {
+	if _, err := t.Wait(ctx, &task.WaitRequest{ID: t.id}); err != nil {
+		return 0, err
+	}
+	if _, err := t.Delete(ctx, &task.DeleteRequest{ID: t.id}); err != nil {
+		return 0, err
+	}
+	return shutdown(ctx, t)
 }
 
 // streamsForLater makes the FIFOs of a container that somebody will attach to; nil if nobody will.

@@ -48,10 +48,12 @@ var groups = []struct {
 	{"node", "Look at the whole node:", nodeVerbs},
 }
 
-var runVerbs = []verb{{
-	name: "run", usage: "[BUNDLE]", max: 1, setup: setupRun,
-	help: "run a container through a shim of its own; without BUNDLE one that greets",
-}}
+var runVerbs = []verb{
+	{"run", runUsage, "run a container through a shim of its own; without BUNDLE one that greets", 0, -1, true, setupRun},
+	{"create", runUsage, "create a container in a shim of its own, which waits for start", 0, -1, true, setupCreate},
+}
+
+const runUsage = "[BUNDLE | --rootfs DIR COMMAND…]"
 
 func main() {
 	os.Exit(execute(context.Background(), os.Args[1:], os.Stdout, os.Stderr))
@@ -108,6 +110,9 @@ func newRoot() *cobra.Command {
 			root.AddCommand(c)
 		}
 	}
+	hidden := tidyVerb.command()
+	hidden.Hidden = true
+	root.AddCommand(hidden)
 	root.AddCommand(&cobra.Command{
 		Use: "version", Short: "print the version", Args: cobra.NoArgs,
 		Run: func(c *cobra.Command, _ []string) { fmt.Fprintln(c.OutOrStdout(), "holdfast", version) },

@@ -91,7 +91,9 @@ func TestWrongUseIsExplained(t *testing.T) {
 	}{
 		{"", exitUsage, "holdfast: a verb is missing; holdfast -h explains"},
 		{"dance", exitUsage, `no verb "dance"`},
-		{"run a b", exitUsage, "want [BUNDLE]"},
+		{"run a b", exitUsage, `cannot run "b": because the bundle a says what runs in it`},
+		{"create a -t", exitUsage, "cannot tell whose flag -t is: because it stands behind the bundle"},
+		{"run --rootfs /", exitUsage, "because no command is given"},
 		{"run --nonsense", exitUsage, "--nonsense; holdfast run -h"},
 		{"state", exitUsage, "0 arguments: want ID"},
 		{"state no-such-container", exitFailed, "none that runs here has a bundle of that name"},

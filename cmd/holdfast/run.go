@@ -37,9 +37,12 @@ const (
 
 // run is one container, run through a shim of its own.
 type run struct {
-	terminal, stdin, detach bool
-	legacy, debug           bool
-	runtime, shim, id       string
+	terminal, stdin   bool
+	detach, remove    bool
+	created           bool // not started
+	legacy, debug     bool
+	runtime, shim, id string
+	rootfs            string
 
 	dir     string // everything of this run is in it
 	options *anypb.Any
@@ -49,19 +52,35 @@ type run struct {
 
 func setupRun(f *flag.FlagSet) action {
 	r := &run{}
+	f.BoolVarP(&r.detach, "detach", "d", false, "leave the container running; with -i or -t it can be attached to")
+	f.BoolVar(&r.remove, "rm", false, "with -d: delete the container and end its shim once it has exited, as is done without -d anyway")
+	r.flags(f)
+	return r.do
+}
+
+func setupCreate(f *flag.FlagSet) action {
+	r := &run{detach: true, created: true}
+	r.flags(f)
+	return r.do
+}
+
+// flags are those that run and create have in common.
+func (r *run) flags(f *flag.FlagSet) {
 	f.BoolVarP(&r.terminal, "tty", "t", false, "give the process a terminal; without BUNDLE, run a shell in it")
 	f.BoolVarP(&r.stdin, "interactive", "i", false, "pass on standard input; implied by a terminal")
-	f.BoolVarP(&r.detach, "detach", "d", false, "leave the container running; with -i or -t it can be attached to")
+	f.StringVar(&r.rootfs, "rootfs", "", "directory to use as the container's root, for a command of one's own")
 	f.StringVar(&r.runtime, "runtime", "runc", "OCI runtime, a name in PATH or an absolute path")
 	f.StringVar(&r.shim, "shim", "", "shim to use; "+shimName+" beside holdfast or in PATH if not given")
 	f.StringVar(&r.id, "id", "", "id of the container; made up if not given")
 	f.BoolVar(&r.legacy, "legacy", false, "start the shim as containerd up to 2.2 does, for older shims")
 	f.BoolVar(&r.debug, "debug", false, "let the shim log at level debug, and show its log as it is written")
-	return r.do
 }
 
 // do runs the container and returns its exit status.
 func (r *run) do(ctx context.Context, args []string) (status int, err error) {
+	if err := r.fits(args); err != nil {
+		return exitUsage, err
+	}
 	if err := r.check(); err != nil {
 		return 0, err
 	}
@@ -81,9 +100,10 @@ func (r *run) do(ctx context.Context, args []string) (status int, err error) {
 	if r.id == "" {
 		r.id = filepath.Base(r.dir)
 	}
-	if err := r.makeBundle(args); err != nil {
+	if r.terminal, err = r.makeBundle(args); err != nil {
 		return 0, err
 	}
+	r.stdin = r.stdin || r.terminal
 	// Signals have to wait until there is a session: a start that is cut off may leave a shim of
 	// which we know nothing.
 	if err := r.launch(); err != nil {
@@ -94,16 +114,6 @@ func (r *run) do(ctx context.Context, args []string) (status int, err error) {
 		return 0, r.leave(ctx)
 	}
 	return r.through(ctx)
-}
-
-func (r *run) makeBundle(args []string) (err error) {
-	user := ""
-	if len(args) > 0 {
-		user = args[0]
-	}
-	r.terminal, err = makeBundle(r.bundle(), user, r.command(), r.terminal)
-	r.stdin = r.stdin || r.terminal
-	return err
 }
 
 // command is what the container runs if there is no bundle that says so.

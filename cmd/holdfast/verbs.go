@@ -44,6 +44,8 @@ type target struct {
 	terminal, stdin bool
 	trace           bool
 	events          eventOptions
+	interval        time.Duration
+	once            bool
 	limits          limits
 	image           string
 	width, height   uint16

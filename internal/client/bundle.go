@@ -1,6 +1,7 @@
 package client
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -34,16 +35,19 @@ type BundleConfig struct {
 	HostPID        bool   // no pid namespace of its own
 	MemoryLimit    int64  // bytes; 0 = none
 	ReadonlyRootfs bool
-	Annotations    map[string]string
-	Mounts         []specs.Mount // after those of NewBundle
-	OCIVersion     string
+	// Rootfs is a directory to be used as the root instead of one with the host's programs. Nothing
+	// but what a runtime itself makes for mounts is written to it.
+	Rootfs      string
+	Annotations map[string]string
+	Mounts      []specs.Mount // after those of NewBundle
+	OCIVersion  string
 
 	// Edit, if not nil, has the last word on the specification.
 	Edit func(*specs.Spec)
 }
 
-// NewBundle makes a bundle in dir: config.json and a rootfs with the directories that a container
-// needs, on which the host's /usr is mounted read-only. So sh and coreutils are there without
+// NewBundle makes a bundle in dir: config.json and, unless cfg names one, a rootfs with the directories
+// that a container needs, on which the host's /usr is mounted read-only. So sh and coreutils are there without
 // any image. dir is made if need be; a bundle in it is overwritten. It is dir's owner who removes it.
 func NewBundle(dir string, cfg BundleConfig) error {
 	dir, err := filepath.Abs(dir)
@@ -56,11 +60,16 @@ func NewBundle(dir string, cfg BundleConfig) error {
 	if cfg.CgroupsPath == "" {
 		cfg.CgroupsPath = cgroupName(dir)
 	}
-	hostMounts, err := makeRootfs(filepath.Join(dir, "rootfs"), cfg.Hostname)
-	if err != nil {
-		return fmt.Errorf("make rootfs of %s: %w", dir, err)
+	var mounts []specs.Mount
+	if cfg.Rootfs == "" {
+		if mounts, err = makeRootfs(filepath.Join(dir, "rootfs"), cfg.Hostname); err != nil {
+			return fmt.Errorf("make rootfs of %s: %w", dir, err)
+		}
+		mounts = append(mounts, emptyTmp)
+	} else if err := os.MkdirAll(dir, 0o711); err != nil {
+		return fmt.Errorf("make bundle: %w", err)
 	}
-	spec := newSpec(cfg, hostMounts)
+	spec := newSpec(cfg, mounts)
 	if cfg.Edit != nil {
 		cfg.Edit(spec)
 	}
@@ -135,7 +144,7 @@ func newSpec(cfg BundleConfig, hostMounts []specs.Mount) *specs.Spec {
 	return &specs.Spec{
 		Version:     cfg.OCIVersion,
 		Process:     newProcess(cfg),
-		Root:        &specs.Root{Path: "rootfs", Readonly: cfg.ReadonlyRootfs},
+		Root:        &specs.Root{Path: cmp.Or(cfg.Rootfs, "rootfs"), Readonly: cfg.ReadonlyRootfs},
 		Hostname:    cfg.Hostname,
 		Mounts:      append(mounts, cfg.Mounts...),
 		Annotations: cfg.Annotations,

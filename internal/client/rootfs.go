@@ -126,9 +126,10 @@ func systemMounts() []specs.Mount {
 			Destination: "/sys", Type: "sysfs", Source: "sysfs",
 			Options: []string{"nosuid", "noexec", "nodev", "ro"},
 		},
-		{
-			Destination: "/tmp", Type: "tmpfs", Source: "tmpfs",
-			Options: []string{"nosuid", "nodev", "mode=1777"},
-		},
 	}
+}
+
+// emptyTmp gives a container without files of its own a place for some.
+var emptyTmp = specs.Mount{
+	Destination: "/tmp", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "nodev", "mode=1777"},
 }

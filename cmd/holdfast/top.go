@@ -1,0 +1,134 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"slices"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	task "github.com/containerd/containerd/api/runtime/task/v3"
+	flag "github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
+)
+
+// ticksPerSecond is the unit of time in /proc/PID/stat: USER_HZ, which is the same on all machines that
+// Go runs on (proc(5)).
+const ticksPerSecond = 100
+
+// topRow is a process of a container at one time.
+type topRow struct {
+	pid                    int
+	state, memory, command string
+	ticks                  uint64 // that it has had a processor for, since its start
+	share                  float64
+}
+
+// topLook is all of them.
+type topLook struct {
+	at   time.Time
+	rows []topRow
+}
+
+func topFlags(f *flag.FlagSet, t *target) {
+	f.DurationVar(&t.interval, "interval", statsInterval, "time between two tables")
+	f.BoolVar(&t.once, "once", false, "print one table, as if there were no terminal")
+}
+
+// top lists the processes of a container with the share of a processor that each has: once, or in a
+// terminal again and again until Ctrl-C or the end of the container.
+func top(ctx context.Context, t *target) (int, error) {
+	ctx, stop := signal.NotifyContext(ctx, unix.SIGINT, unix.SIGTERM)
+	defer stop()
+	_, _, live := windowSize(os.Stdout)
+	live = live && !t.once
+	last, err := t.topLook(ctx)
+	for pause := statsPause; err == nil && sleep(ctx, pause); pause = max(t.interval, statsPause) {
+		var now topLook
+		if now, err = t.topLook(ctx); err != nil {
+			break
+		}
+		now.compare(last)
+		text := now.table()
+		if live {
+			text = clearScreen + text
+		}
+		if _, err := fmt.Print(text); err != nil || !live {
+			return 0, err
+		}
+		last = now
+	}
+	if ctx.Err() != nil && live {
+		return 0, nil
+	}
+	return 0, err
+}
+
+func (t *target) topLook(ctx context.Context) (topLook, error) {
+	response, err := t.Pids(ctx, &task.PidsRequest{ID: t.id})
+	if err != nil {
+		return topLook{}, err
+	}
+	l := topLook{at: time.Now()}
+	for _, p := range response.GetProcesses() {
+		r := topRow{pid: int(p.GetPid()), ticks: ticksOf(int(p.GetPid()))}
+		r.state, r.memory, r.command = describeProcess(r.pid)
+		l.rows = append(l.rows, r)
+	}
+	return l, nil
+}
+
+// ticksOf returns how long a process has had a processor; 0 if it has ended.
+func ticksOf(pid int) uint64 {
+	stat, _ := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat") // it may have ended
+	_, rest, _ := strings.Cut(string(stat[bytes.LastIndexByte(stat, ')')+1:]), " ")
+	fields := strings.Fields(rest)
+	if len(fields) < 13 {
+		return 0
+	}
+	user, _ := strconv.ParseUint(fields[11], 10, 64) // the kernel writes numbers
+	system, _ := strconv.ParseUint(fields[12], 10, 64)
+	return user + system
+}
+
+// compare computes what each process had of a processor since the last look; who had most comes first.
+func (l *topLook) compare(last topLook) {
+	before := map[int]uint64{}
+	for _, r := range last.rows {
+		before[r.pid] = r.ticks
+	}
+	passed := l.at.Sub(last.at).Seconds()
+	for i := range l.rows {
+		r := &l.rows[i]
+		// A pid that was given to another process has had less than before.
+		if old, ok := before[r.pid]; ok && passed > 0 && r.ticks >= old {
+			r.share = 100 * float64(r.ticks-old) / ticksPerSecond / passed
+		}
+	}
+	slices.SortStableFunc(l.rows, func(a, b topRow) int {
+		switch {
+		case a.share > b.share:
+			return -1
+		case a.share < b.share:
+			return 1
+		}
+		return a.pid - b.pid
+	})
+}
+
+func (l *topLook) table() string {
+	var text strings.Builder
+	table := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "PID\tSTATE\tCPU %\tTIME\tMEMORY\tCOMMAND")
+	for _, r := range l.rows {
+		spent := time.Duration(r.ticks) * time.Second / ticksPerSecond
+		fmt.Fprintf(table, "%d\t%s\t%.1f\t%v\t%s\t%s\n", r.pid, r.state, r.share, spent, r.memory, r.command)
+	}
+	_ = table.Flush() // a strings.Builder takes everything
+	return text.String()
+}
