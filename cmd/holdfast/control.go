@@ -28,7 +28,7 @@ var controlVerbs = []verb{
 	{"checkpoint", "ID", "write a container to a directory, with CRIU", 1, 1, false, onShim(checkpoint, checkpointFlags)},
 	{"resize", "ID", "tell a process the size of its terminal", 1, 1, false, onShim(resize, sizeFlags)},
 	{"close-io", "ID", "end the standard input of a process", 1, 1, false, onShim(closeIO, execFlag)},
-	{"ps", "ID", "list the processes of a container", 1, 1, false, onShim(ps, nil)},
+	{"ps", "ID", "list the processes of a container", 1, 1, false, onShim(ps, jsonFlag)},
 	{"top", "ID", "watch what the processes of a container do, until Ctrl-C", 1, 1, false, onShim(top, topFlags)},
 }
 
@@ -142,34 +142,54 @@ func ps(ctx context.Context, t *target) (int, error) {
 	if err != nil {
 		return 0, err
 	}
+	all := []described{}
+	for _, p := range response.GetProcesses() {
+		all = append(all, describeProcess(int(p.GetPid())))
+	}
+	if t.json {
+		return 0, writeJSON(os.Stdout, all)
+	}
 	table := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "PID\tSTATE\tMEMORY\tCOMMAND")
-	for _, p := range response.GetProcesses() {
-		state, memory, command := describeProcess(int(p.GetPid()))
-		fmt.Fprintf(table, "%d\t%s\t%s\t%s\n", p.GetPid(), state, memory, command)
+	for _, p := range all {
+		fmt.Fprintf(table, "%d\t%s\t%s\t%s\n", p.Pid, p.State, p.memoryText(), p.Command)
 	}
 	return 0, table.Flush()
 }
 
-// describeProcess tells what the process with that pid is; "-" for what has ended meanwhile.
-func describeProcess(pid int) (state, memory, command string) {
+// described is what the kernel tells of a process.
+type described struct {
+	Pid     int    `json:"pid"`
+	State   string `json:"state"`        // a letter of proc(5); "-" for what has ended meanwhile
+	Memory  int64  `json:"memory_bytes"` // resident; -1 for what has none
+	Command string `json:"command"`
+}
+
+func (d described) memoryText() string {
+	if d.Memory < 0 {
+		return "-"
+	}
+	return bytesText(d.Memory)
+}
+
+func describeProcess(pid int) described {
 	dir := "/proc/" + strconv.Itoa(pid)
-	state, memory, command = "-", "-", "-"
+	d := described{Pid: pid, State: "-", Memory: -1, Command: "-"}
 	status, _ := os.ReadFile(dir + "/status") // it may have ended
 	for line := range strings.Lines(string(status)) {
 		name, value, _ := strings.Cut(strings.TrimSpace(line), ":")
 		switch name {
 		case "Name":
-			command = "[" + strings.TrimSpace(value) + "]"
+			d.Command = "[" + strings.TrimSpace(value) + "]"
 		case "State":
-			state = strings.Fields(value + " -")[0]
+			d.State = strings.Fields(value + " -")[0]
 		case "VmRSS":
 			kib, _ := strconv.ParseInt(strings.Fields(value + " 0")[0], 10, 64) // the kernel writes a number
-			memory = bytesText(kib << 10)
+			d.Memory = kib << 10
 		}
 	}
 	if line, _ := os.ReadFile(dir + "/cmdline"); len(line) > 0 {
-		command = strings.ReplaceAll(strings.TrimSuffix(string(line), "\x00"), "\x00", " ")
+		d.Command = strings.ReplaceAll(strings.TrimSuffix(string(line), "\x00"), "\x00", " ")
 	}
-	return state, memory, command
+	return d
 }

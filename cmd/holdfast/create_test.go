@@ -2,6 +2,7 @@ package main
 
 import (
 	"crypto/rand"
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -146,6 +147,18 @@ func TestTopTellsWhoIsBusy(t *testing.T) {
 	if _, err := fmt.Sscan(lines[2], &pid, &state, &share); err != nil || share > 50 || !strings.Contains(lines[2], "sleep infinity") {
 		t.Errorf("the one that sleeps: %v: %s", err, lines[2])
 	}
+	for _, verb := range []string{"top", "ps"} {
+		var processes []struct {
+			Pid          int
+			Command      string
+			Memory_bytes int64 //nolint:revive // as the JSON has it
+		}
+		r := runHoldfast(t, "", verb, "--json", id)
+		if err := json.Unmarshal([]byte(r.stdout), &processes); err != nil || len(processes) != 2 || processes[0].Pid == 0 ||
+			!strings.Contains(r.stdout, "sleep infinity") || processes[0].Memory_bytes < 1<<16 {
+			t.Errorf("%s: %v: %+v", verb, err, r)
+		}
+	}
 	if r := runHoldfast(t, "", "kill", "--exec", "busy", id); r.status != 0 {
 		t.Errorf("%+v", r)
 	}
@@ -153,13 +166,14 @@ func TestTopTellsWhoIsBusy(t *testing.T) {
 }
 
 func TestSharesOfAProcessorAreDifferences(t *testing.T) {
+	row := func(pid int, ticks uint64) topRow { return topRow{described: described{Pid: pid}, ticks: ticks} }
 	at := time.Unix(1000, 0)
-	last := topLook{at: at, rows: []topRow{{pid: 1, ticks: 100}, {pid: 2, ticks: 500}, {pid: 3, ticks: 900}}}
-	now := topLook{at: at.Add(2 * time.Second), rows: []topRow{{pid: 1, ticks: 110}, {pid: 2, ticks: 600}, {pid: 3, ticks: 5}, {pid: 4, ticks: 70}}}
+	last := topLook{at: at, rows: []topRow{row(1, 100), row(2, 500), row(3, 900)}}
+	now := topLook{at: at.Add(2 * time.Second), rows: []topRow{row(1, 110), row(2, 600), row(3, 5), row(4, 70)}}
 	now.compare(last)
 	var got []string
 	for _, r := range now.rows {
-		got = append(got, fmt.Sprint(r.pid, " ", r.share))
+		got = append(got, fmt.Sprint(r.Pid, " ", r.CPUPercent))
 	}
 	if want := "2 50, 1 5, 3 0, 4 0"; strings.Join(got, ", ") != want {
 		t.Errorf("got %s, want %s", strings.Join(got, ", "), want)

@@ -212,3 +212,13 @@ func TestThisNodeIsExamined(t *testing.T) {
 		t.Errorf("failing %v:\n%s", failing, &out)
 	}
 }
+
+// TestDoctorsStatusTellsWhetherSomethingFails takes the runtime away.
+func TestDoctorsStatusTellsWhetherSomethingFails(t *testing.T) {
+	cmd, tmp := holdfast(t, deadline(t, runLimit), "doctor", "--json")
+	cmd.Env = append(cmd.Env, "PATH="+tmp)
+	out, _ := cmd.Output() // its status is looked at
+	if got := cmd.ProcessState.ExitCode(); got != exitUnwell || !strings.Contains(string(out), "runc") {
+		t.Errorf("status %d: %s", got, out)
+	}
+}

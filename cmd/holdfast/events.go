@@ -24,12 +24,9 @@ import (
 // followPause lies between two looks at the events of a shim.
 const followPause = 250 * time.Millisecond
 
-// eventOptions are those of holdfast events.
-type eventOptions struct{ follow, json bool }
-
 func eventFlags(f *flag.FlagSet, t *target) {
-	f.BoolVarP(&t.events.follow, "follow", "f", false, "go on with those that come, until Ctrl-C or the end of the shim")
-	f.BoolVar(&t.events.json, "json", false, "print JSON, one object for each event and line")
+	f.BoolVarP(&t.follow, "follow", "f", false, "go on with those that come, until Ctrl-C or the end of the shim")
+	f.BoolVar(&t.json, "json", false, "print JSON, one object for each event and line")
 }
 
 // listEvents prints the events of a shim, or of one of its containers.
@@ -45,10 +42,10 @@ func listEvents(ctx context.Context, t *target) (int, error) {
 		if err != nil {
 			return 0, err
 		}
-		if err := writeEvents(os.Stdout, fresh(f.Events, t.id, seen), t.events.json, first); err != nil {
+		if err := writeEvents(os.Stdout, fresh(f.Events, t.id, seen), t.json, first); err != nil {
 			return 0, err
 		}
-		if !t.events.follow || !sleep(ctx, followPause) {
+		if !t.follow || !sleep(ctx, followPause) {
 			return 0, nil
 		}
 	}

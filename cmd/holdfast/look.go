@@ -25,11 +25,12 @@ var lookVerbs = []verb{
 	{"inspect", "[ID]", "print all that a shim knows of itself, as JSON", 0, 1, false, onShim(inspect, nil)},
 	{"events", "[ID]", "list the last events, and whether the manager has taken them", 0, 1, false, onShim(listEvents, eventFlags)},
 	{"timeline", "ID", "list what was done to a container, step by step", 1, 1, false, onShim(timeline, traceFlag)},
-	{"why", "ID", "say what a container is waiting for, and since when", 1, 1, false, onShim(why, nil)},
+	{"why", "ID", "say what a container is waiting for, and since when", 1, 1, false, onShim(why, jsonFlag)},
 	{"stacks", "[ID]", "print what every goroutine of the shim does", 0, 1, false, onShim(stacks, nil)},
 }
 
 func traceFlag(f *flag.FlagSet, t *target) {
+	jsonFlag(f, t)
 	f.BoolVar(&t.trace, "trace", false, "print a trace for chrome://tracing or ui.perfetto.dev")
 }
 
@@ -74,7 +75,11 @@ func why(ctx context.Context, t *target) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	for _, sentence := range reasons(f, t.id, commandsOf(f), time.Now()) {
+	all := reasons(f, t.id, commandsOf(f), time.Now())
+	if t.json {
+		return 0, writeJSON(os.Stdout, all)
+	}
+	for _, sentence := range all {
 		fmt.Println(sentence)
 	}
 	return 0, nil

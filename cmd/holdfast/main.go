@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 	flag "github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
 
 	"holdfast/internal/node"
 )
@@ -139,6 +140,11 @@ func (v verb) command() *cobra.Command {
 	if strings.Contains(v.usage, "ID") {
 		c.ValidArgsFunction = completeIDs
 	}
+	if c.Flags().Lookup("signal") != nil {
+		// It fails only for flags that do not exist.
+		_ = c.RegisterFlagCompletionFunc("signal", completeSignals)
+	}
+	c.Example = examples[v.name]
 	return c
 }
 
@@ -148,6 +154,16 @@ func (v verb) fits(args []string) error {
 		return nil
 	}
 	return fmt.Errorf("cannot work with %d arguments: want %s", len(args), cmp.Or(v.usage, "none"))
+}
+
+// completeSignals names the signals that kill(1) knows, without the SIG that may be left out.
+func completeSignals(*cobra.Command, []string, string) (names []string, _ cobra.ShellCompDirective) {
+	for n := unix.Signal(1); n < 32; n++ {
+		if name := unix.SignalName(n); name != "" {
+			names = append(names, strings.TrimPrefix(name, "SIG"))
+		}
+	}
+	return names, cobra.ShellCompDirectiveNoFileComp
 }
 
 // completeIDs names the containers of this node, for the first argument.

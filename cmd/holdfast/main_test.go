@@ -117,6 +117,35 @@ func TestWrongUseIsExplained(t *testing.T) {
 	}
 }
 
+// Each example is one of a verb that exists, with flags that it has.
+func TestExamplesCanBeTyped(t *testing.T) {
+	root := newRoot()
+	for name, text := range examples {
+		for line := range strings.Lines(text) {
+			command, _, _ := strings.Cut(strings.TrimSpace(line), "   ") // then what it does
+			command, _, _ = strings.Cut(command, " | ")
+			command, _, _ = strings.Cut(command, " && ")
+			command, _, _ = strings.Cut(command, " || ")
+			command, _, _ = strings.Cut(command, " >")
+			words := strings.Fields(command)
+			if len(words) < 2 || words[0] != "holdfast" || words[1] != name {
+				t.Errorf("an example of %s is %q", name, line)
+				continue
+			}
+			c, args, err := root.Find(words[1:])
+			if err == nil {
+				err = c.ParseFlags(args)
+			}
+			if err == nil {
+				err = c.ValidateArgs(c.Flags().Args())
+			}
+			if err != nil {
+				t.Errorf("%q: %v", line, err)
+			}
+		}
+	}
+}
+
 func TestVersionIsPrinted(t *testing.T) {
 	var out bytes.Buffer
 	if status := execute(t.Context(), []string{"version"}, &out, &out); status != 0 || out.String() != "holdfast unknown\n" {
@@ -178,7 +207,7 @@ func TestCompletion(t *testing.T) {
 			}
 		}
 	}
-	for args, want := range map[string]string{"do": "doctor", "kill --sig": "--signal", "ls --js": "--json"} {
+	for args, want := range map[string]string{"do": "doctor", "kill --sig": "--signal", "ls --js": "--json", "kill --signal W": "WINCH", "kill --signal USR": "USR1"} {
 		var out, errs bytes.Buffer
 		execute(t.Context(), append([]string{"__complete"}, strings.Fields(args)...), &out, &errs)
 		if !strings.Contains(out.String(), want) {

@@ -304,3 +304,24 @@ func signalKillsAnExec(t *testing.T, runtime string, start func(args ...string) 
 	}
 	leftNothing(t, tmp)
 }
+
+// What is shown again and again ends with Ctrl-C, with success, and the terminal is as it was.
+func TestLiveViewsEndWithCtrlC(t *testing.T) {
+	id := detached(t, "runc")
+	for _, row := range []struct {
+		args []string
+		want string // twice
+	}{
+		{[]string{"stats", "--watch", "--interval", "50ms", id}, clearScreen + "NAMESPACE"},
+		{[]string{"top", "--interval", "50ms", id}, clearScreen + "PID"},
+		{[]string{"events", "--follow", id}, "/tasks/"},
+	} {
+		t.Run(row.args[0], func(t *testing.T) {
+			s := inTerminal(t, row.args...)
+			s.see(row.want)
+			s.see(row.want)
+			s.typeKeys("\x03")
+			s.end(0)
+		})
+	}
+}

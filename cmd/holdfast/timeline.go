@@ -20,11 +20,11 @@ const clock = "15:04:05.000000"
 
 // deed is a row of a timeline: a step that was reached, or something that took a while.
 type deed struct {
-	at   time.Time // of its beginning
-	took time.Duration
-	what string
-	exec string
-	step facts.Step // zero, unless it is one
+	At   time.Time     `json:"at"` // of its beginning
+	Took time.Duration `json:"took_ns,omitempty"`
+	What string        `json:"what"`
+	Exec string        `json:"exec,omitempty"`
+	step facts.Step    // zero, unless it is one
 }
 
 func timeline(ctx context.Context, t *target) (int, error) {
@@ -36,24 +36,27 @@ func timeline(ctx context.Context, t *target) (int, error) {
 	if t.trace {
 		return 0, writeTrace(os.Stdout, f.Pid, deeds)
 	}
+	if t.json {
+		return 0, writeJSON(os.Stdout, deeds)
+	}
 	return 0, writeTimeline(os.Stdout, deeds)
 }
 
 // deedsOf returns what a shim has done for a container, in the order in which it began, and what became
 // of the container's events.
 func deedsOf(f facts.Facts, id string) []deed {
-	var all []deed
+	all := []deed{}
 	for _, s := range f.Steps {
 		switch {
 		case s.ID != id:
 		case s.N > 0:
-			all = append(all, deed{at: s.At, what: s.String(), exec: s.Exec, step: s})
+			all = append(all, deed{At: s.At, What: s.String(), Exec: s.Exec, step: s})
 		default:
 			failed := ""
 			if s.Failed {
 				failed = " (failed)"
 			}
-			all = append(all, deed{at: s.At, took: s.Took, what: s.Op + " " + s.What + failed, exec: s.Exec})
+			all = append(all, deed{At: s.At, Took: s.Took, What: s.Op + " " + s.What + failed, Exec: s.Exec})
 		}
 	}
 	for _, e := range f.Events {
@@ -61,13 +64,13 @@ func deedsOf(f facts.Facts, id string) []deed {
 		if event.Task() != id {
 			continue
 		}
-		d := deed{at: e.At, what: "event " + e.Topic + " " + fate(e), exec: event.Exec()}
+		d := deed{At: e.At, What: "event " + e.Topic + " " + fate(e), Exec: event.Exec()}
 		if !e.Taken.IsZero() {
-			d.took = e.Taken.Sub(e.At)
+			d.Took = e.Taken.Sub(e.At)
 		}
 		all = append(all, d)
 	}
-	slices.SortStableFunc(all, func(a, b deed) int { return a.at.Compare(b.at) })
+	slices.SortStableFunc(all, func(a, b deed) int { return a.At.Compare(b.At) })
 	return all
 }
 
@@ -89,14 +92,14 @@ func writeTimeline(w io.Writer, deeds []deed) error {
 	last := map[string]time.Time{}
 	for _, d := range deeds {
 		after, took := "", ""
-		if !last[d.exec].IsZero() {
-			after = d.at.Sub(last[d.exec]).Round(time.Microsecond).String()
+		if !last[d.Exec].IsZero() {
+			after = d.At.Sub(last[d.Exec]).Round(time.Microsecond).String()
 		}
-		last[d.exec] = d.at
-		if d.took > 0 {
-			took = d.took.Round(time.Microsecond).String()
+		last[d.Exec] = d.At
+		if d.Took > 0 {
+			took = d.Took.Round(time.Microsecond).String()
 		}
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", d.at.Local().Format(clock), after, took, d.what, cmp.Or(d.exec, "-"))
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", d.At.Local().Format(clock), after, took, d.What, cmp.Or(d.Exec, "-"))
 	}
 	return table.Flush()
 }
@@ -119,20 +122,20 @@ func writeTrace(w io.Writer, pid int, deeds []deed) error {
 	last := map[string]facts.Step{}
 	events := []traceEvent{}
 	for _, d := range deeds {
-		row, ok := rows[d.exec]
+		row, ok := rows[d.Exec]
 		if !ok {
 			row = 2 * len(rows)
-			rows[d.exec] = row
-			events = append(events, rowName(pid, row, d.exec, "steps"), rowName(pid, row+1, d.exec, "commands, waits, events"))
+			rows[d.Exec] = row
+			events = append(events, rowName(pid, row, d.Exec, "steps"), rowName(pid, row+1, d.Exec, "commands, waits, events"))
 		}
-		e := traceEvent{Name: d.what, Phase: "X", Time: d.at.UnixMicro(), Took: d.took.Microseconds(), Pid: pid, Tid: row + 1}
+		e := traceEvent{Name: d.What, Phase: "X", Time: d.At.UnixMicro(), Took: d.Took.Microseconds(), Pid: pid, Tid: row + 1}
 		if d.step.N > 0 {
 			e.Tid = row
-			if before, ok := last[d.exec]; ok && before.Op == d.step.Op && before.N < d.step.N {
+			if before, ok := last[d.Exec]; ok && before.Op == d.step.Op && before.N < d.step.N {
 				e.Time = before.At.UnixMicro()
-				e.Took = d.at.Sub(before.At).Microseconds()
+				e.Took = d.At.Sub(before.At).Microseconds()
 			}
-			last[d.exec] = d.step
+			last[d.Exec] = d.step
 		}
 		events = append(events, e)
 	}

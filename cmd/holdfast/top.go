@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -23,10 +24,10 @@ const ticksPerSecond = 100
 
 // topRow is a process of a container at one time.
 type topRow struct {
-	pid                    int
-	state, memory, command string
-	ticks                  uint64 // that it has had a processor for, since its start
-	share                  float64
+	described
+	ticks      uint64        // that it has had a processor for, since its start
+	Spent      time.Duration `json:"cpu_ns"` // the same
+	CPUPercent float64       `json:"cpu_percent"`
 }
 
 // topLook is all of them.
@@ -38,6 +39,7 @@ type topLook struct {
 func topFlags(f *flag.FlagSet, t *target) {
 	f.DurationVar(&t.interval, "interval", statsInterval, "time between two tables")
 	f.BoolVar(&t.once, "once", false, "print one table, as if there were no terminal")
+	f.BoolVar(&t.json, "json", false, "print one table as JSON")
 }
 
 // top lists the processes of a container with the share of a processor that each has: once, or in a
@@ -46,7 +48,7 @@ func top(ctx context.Context, t *target) (int, error) {
 	ctx, stop := signal.NotifyContext(ctx, unix.SIGINT, unix.SIGTERM)
 	defer stop()
 	_, _, live := windowSize(os.Stdout)
-	live = live && !t.once
+	live = live && !t.once && !t.json
 	last, err := t.topLook(ctx)
 	for pause := statsPause; err == nil && sleep(ctx, pause); pause = max(t.interval, statsPause) {
 		var now topLook
@@ -54,6 +56,9 @@ func top(ctx context.Context, t *target) (int, error) {
 			break
 		}
 		now.compare(last)
+		if t.json {
+			return 0, writeJSON(os.Stdout, now.rows)
+		}
 		text := now.table()
 		if live {
 			text = clearScreen + text
@@ -76,8 +81,8 @@ func (t *target) topLook(ctx context.Context) (topLook, error) {
 	}
 	l := topLook{at: time.Now()}
 	for _, p := range response.GetProcesses() {
-		r := topRow{pid: int(p.GetPid()), ticks: ticksOf(int(p.GetPid()))}
-		r.state, r.memory, r.command = describeProcess(r.pid)
+		r := topRow{described: describeProcess(int(p.GetPid())), ticks: ticksOf(int(p.GetPid()))}
+		r.Spent = time.Duration(r.ticks) * time.Second / ticksPerSecond
 		l.rows = append(l.rows, r)
 	}
 	return l, nil
@@ -100,24 +105,18 @@ func ticksOf(pid int) uint64 {
 func (l *topLook) compare(last topLook) {
 	before := map[int]uint64{}
 	for _, r := range last.rows {
-		before[r.pid] = r.ticks
+		before[r.Pid] = r.ticks
 	}
 	passed := l.at.Sub(last.at).Seconds()
 	for i := range l.rows {
 		r := &l.rows[i]
 		// A pid that was given to another process has had less than before.
-		if old, ok := before[r.pid]; ok && passed > 0 && r.ticks >= old {
-			r.share = 100 * float64(r.ticks-old) / ticksPerSecond / passed
+		if old, ok := before[r.Pid]; ok && passed > 0 && r.ticks >= old {
+			r.CPUPercent = 100 * float64(r.ticks-old) / ticksPerSecond / passed
 		}
 	}
 	slices.SortStableFunc(l.rows, func(a, b topRow) int {
-		switch {
-		case a.share > b.share:
-			return -1
-		case a.share < b.share:
-			return 1
-		}
-		return a.pid - b.pid
+		return cmp.Or(cmp.Compare(b.CPUPercent, a.CPUPercent), a.Pid-b.Pid)
 	})
 }
 
@@ -126,8 +125,7 @@ func (l *topLook) table() string {
 	table := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "PID\tSTATE\tCPU %\tTIME\tMEMORY\tCOMMAND")
 	for _, r := range l.rows {
-		spent := time.Duration(r.ticks) * time.Second / ticksPerSecond
-		fmt.Fprintf(table, "%d\t%s\t%.1f\t%v\t%s\t%s\n", r.pid, r.state, r.share, spent, r.memory, r.command)
+		fmt.Fprintf(table, "%d\t%s\t%.1f\t%v\t%s\t%s\n", r.Pid, r.State, r.CPUPercent, r.Spent, r.memoryText(), r.Command)
 	}
 	_ = table.Flush() // a strings.Builder takes everything
 	return text.String()

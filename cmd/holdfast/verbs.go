@@ -43,7 +43,8 @@ type target struct {
 	all             bool
 	terminal, stdin bool
 	trace           bool
-	events          eventOptions
+	json            bool
+	follow          bool
 	interval        time.Duration
 	once            bool
 	limits          limits
@@ -66,6 +67,10 @@ var shimVerbs = []verb{
 
 func execFlag(f *flag.FlagSet, t *target) {
 	f.StringVar(&t.exec, "exec", "", "id of an exec process; the init process if not given")
+}
+
+func jsonFlag(f *flag.FlagSet, t *target) {
+	f.BoolVar(&t.json, "json", false, "print JSON")
 }
 
 func killFlags(f *flag.FlagSet, t *target) {
