@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"holdfast/internal/client"
+	"holdfast/internal/node"
 )
 
 // runFile, in the directory of a run that was left running, is what its end needs to know.
@@ -125,17 +126,35 @@ type leftover struct {
 	events *client.Events
 }
 
-// findLeftover returns the run that the shim of an address belongs to, or nil: other shims have
-// none. It serves events again, for those that the shim could not get rid of; the caller closes
-// them.
-func findLeftover(address string) (*leftover, error) {
-	l := &leftover{dir: filepath.Dir(filepath.Dir(strings.TrimPrefix(address, "unix://")))}
-	data, err := os.ReadFile(filepath.Join(l.dir, runFile))
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil
-	}
+// findLeftover returns the run that the shim with an address and a pid belongs to, or nil: other shims
+// have none. Its socket is in the directory of the run, or, if it was started as of old, where all
+// shims have theirs, but then the manager that it was told of is a name in that directory. It serves
+// events again, for those that the shim could not get rid of; the caller closes them.
+func findLeftover(ctx context.Context, address string, pid int) (*leftover, error) {
+	dirs := []string{filepath.Dir(filepath.Dir(strings.TrimPrefix(address, "unix://")))}
+	shims, err := node.Find(ctx, node.Config{})
 	if err != nil {
 		return nil, err
+	}
+	for _, s := range shims {
+		if s.Pid == pid && filepath.IsAbs(s.Manager) {
+			dirs = append(dirs, filepath.Dir(s.Manager))
+		}
+	}
+	l := &leftover{}
+	var data []byte
+	for _, dir := range dirs {
+		var err error
+		if data, err = os.ReadFile(filepath.Join(dir, runFile)); err == nil {
+			l.dir = dir
+			break
+		}
+		if !errors.Is(err, os.ErrNotExist) {
+			return nil, err
+		}
+	}
+	if l.dir == "" {
+		return nil, nil
 	}
 	if err := json.Unmarshal(data, &l.config); err != nil {
 		return nil, fmt.Errorf("cannot use %s of %s: %w", runFile, l.dir, err)

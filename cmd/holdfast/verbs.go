@@ -258,7 +258,7 @@ func shutdown(ctx context.Context, t *target) (int, error) {
 		return 0, err
 	}
 	defer process.Close()
-	left, err := findLeftover(t.address)
+	left, err := findLeftover(ctx, t.address, t.shimPid)
 	if err != nil {
 		return 0, err
 	}
