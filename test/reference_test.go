@@ -370,7 +370,7 @@ func TestReferenceIsComplete(t *testing.T) {
 	files := slices.DeleteFunc(s.named("file"), filepath.IsAbs) // the kernel's are no files of a bundle
 	joined, beginnings, ends := s.inBundle()
 	needs("file in the bundle", "", 12, slices.Concat(files, joined), "`")
-	needs("file in the bundle that begins with", "", 3, beginnings, "")
+	needs("file in the bundle that begins with", "", 3, beginnings, `(ID\.|[a-z]+\.log)`)
 	needs("file in the bundle that ends in", "[^`]*", 10, ends, "`")
 	needs("flag", "-", 9, slices.Concat(s.cases("shim.text"), s.cases("shim.toggle")), "[ `]")
 	needs("action", "", 3, s.cases("shim.actionNamed"), "`")
