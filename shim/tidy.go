@@ -4,6 +4,8 @@ import (
 	"runtime/debug"
 	"sync/atomic"
 	"time"
+
+	"holdfast/internal/reaper"
 )
 
 const (
@@ -12,20 +14,27 @@ const (
 	// manyRequests is after how many requests a collection of garbage is worth it. It needs 0.4 MiB that
 	// stay, as much as a hundred requests leave.
 	manyRequests = 100
+	// restThreads is what a shim at rest needs: one that waits for the kernel's news (epoll), one for
+	// signals, the Go runtime's monitor, and one to serve a request while another is in the kernel.
+	restThreads = 4
 )
 
-// tidier gives memory back to the system when the shim comes to rest after much work. Go's runtime begins
-// to collect garbage at 4 MiB, and what it has collected it keeps for later.
+// tidier gives back to the system what the shim does not need at rest: threads whenever it comes to
+// rest, and memory after much work. Go's runtime begins to collect garbage at 4 MiB, and what it has
+// collected it keeps for later; threads it keeps for ever.
 type tidier struct {
 	timer    *time.Timer
 	requests atomic.Int32 // since the last collection
 	collect  func()       // debug.FreeOSMemory, except in tests
+	shed     func()       // reaper.ShedThreads, except in tests
 }
 
-func newTidier() *tidier { return newTidierWith(debug.FreeOSMemory) }
+func newTidier() *tidier {
+	return newTidierWith(debug.FreeOSMemory, func() { reaper.ShedThreads(restThreads) })
+}
 
-func newTidierWith(collect func()) *tidier {
-	t := &tidier{collect: collect}
+func newTidierWith(collect, shed func()) *tidier {
+	t := &tidier{collect: collect, shed: shed}
 	t.timer = time.AfterFunc(quietTime, t.tidy)
 	return t
 }
@@ -41,4 +50,5 @@ func (t *tidier) tidy() {
 		t.requests.Store(0)
 		t.collect()
 	}
+	t.shed() // after the collection, which may have started some
 }

@@ -8,10 +8,11 @@ import (
 )
 
 // Garbage is collected when the shim comes to rest after many requests, and not before, nor after a few.
+// Threads are shed at each rest.
 func TestGarbageIsCollectedAtRest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var collections atomic.Int32
-		tidier := newTidierWith(func() { collections.Add(1) })
+		var collections, sheddings atomic.Int32
+		tidier := newTidierWith(func() { collections.Add(1) }, func() { sheddings.Add(1) })
 		after := func(requests int, every time.Duration, want int32) {
 			t.Helper()
 			for range requests {
@@ -29,6 +30,12 @@ func TestGarbageIsCollectedAtRest(t *testing.T) {
 		time.Sleep(quietTime)
 		after(1, 0, 2)
 		time.Sleep(time.Hour)
+		shed := sheddings.Load()
 		after(1, 2*quietTime, 2)
+		after(3, quietTime/2, 2)
+		time.Sleep(time.Hour)
+		if got := sheddings.Load() - shed; got != 2 {
+			t.Errorf("threads were shed %d times at two rests", got)
+		}
 	})
 }

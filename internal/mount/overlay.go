@@ -122,8 +122,9 @@ func (l layers) mount(mount func(data string) error) error {
 // way.
 //
 // The thread is kept: if it ended, the kernel would take that for the death of the parent and
-// kill the runtime commands that were started from it (Pdeathsig, contract T27). Afterwards it
-// differs from the others only in that it would not notice if they changed directory.
+// kill the runtime commands that were started from it (Pdeathsig, contract T27), of which only
+// reaper.ShedThreads knows. Afterwards it differs from the others only in that it would not
+// notice if they changed directory.
 func inDirectory(dir *os.File, call func() error) error {
 	result := make(chan error, 1)
 	go func() {

@@ -20,7 +20,9 @@ type Child struct {
 	pid  int
 	done chan struct{} // closed by the registry, after exit has been set
 	exit Exit
-	kill func(syscall.Signal) error // of a Fake; nil for a real process
+	// thread started it, and it would die with that; 0 if it would not.
+	thread int
+	kill   func(syscall.Signal) error // of a Fake; nil for a real process
 }
 
 func newChild(pid int) *Child { return &Child{pid: pid, done: make(chan struct{})} }

@@ -14,7 +14,7 @@ import (
 // table is the kernel's table of our children, as far as we know their names.
 var table = registry{
 	children: map[int]*Child{}, births: map[uint64]struct{}{}, unclaimed: map[int]unclaimed{},
-	forks: map[*Fork]struct{}{}, patience: 100 * time.Millisecond,
+	forks: map[*Fork]struct{}{}, parents: map[int]int{}, patience: 100 * time.Millisecond,
 }
 
 // registry knows the children by pid, and the births under way.
@@ -32,6 +32,7 @@ type registry struct {
 	since     time.Time           // a dead nameless child was first seen by bury; zero if there is none
 	orphans   uint64
 	forks     map[*Fork]struct{} // see Forking
+	parents   map[int]int        // by thread: living commands that would die with it
 	patience  time.Duration      // of bury with births under way; tests change it
 }
 
@@ -91,7 +92,7 @@ func Adopt(birth func() (pid int, err error)) (*Child, error) {
 	if err != nil {
 		return nil, err
 	}
-	return table.name(pid)
+	return table.name(pid, 0)
 }
 
 func (r *registry) begin() (birth uint64) {
@@ -119,10 +120,20 @@ func (r *registry) end(birth uint64) {
 	r.bury()
 }
 
-// name gives the child pid a name. The caller's birth is still under way.
-func (r *registry) name(pid int) (*Child, error) {
+// name gives the child pid a name. The caller's birth is still under way. thread is the one that the
+// child would die with, or 0.
+func (r *registry) name(pid, thread int) (*Child, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	c, err := r.enter(pid, thread)
+	if err != nil {
+		r.untie(thread)
+	}
+	return c, err
+}
+
+// enter is name with mu held.
+func (r *registry) enter(pid, thread int) (*Child, error) {
 	if pid <= 1 {
 		return nil, fmt.Errorf("cannot adopt pid %d: no process of ours can have it; look at what the runtime wrote to its pid file", pid)
 	}
@@ -130,6 +141,7 @@ func (r *registry) name(pid int) (*Child, error) {
 		return nil, fmt.Errorf("cannot adopt pid %d: it already has an owner; does the runtime write the pid of another process?", pid)
 	}
 	c := newChild(pid)
+	c.thread = thread
 	r.children[pid] = c
 	err := r.collect(pid)
 	// If it is a child now, an earlier one had the same pid.
@@ -223,6 +235,7 @@ func (r *registry) collect(pid int) error {
 // deliver tells the waiters of c. mu is held.
 func (r *registry) deliver(c *Child, exit Exit) {
 	delete(r.children, c.pid)
+	r.untie(c.thread)
 	c.exit = exit
 	close(c.done)
 }

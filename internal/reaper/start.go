@@ -24,8 +24,8 @@ type Command struct {
 	Dir   string     // its working directory; empty: ours
 	Files []*os.File // its descriptors 0, 1, 2, …; nil stands for /dev/null
 	// DieWithParent has the kernel kill it when we die, so that a dead shim leaves no half-done
-	// command behind. The kernel takes the death of the thread that started it for ours:
-	// no thread of a program that uses this may end before the program (contract T27).
+	// command behind. The kernel takes the death of the thread that started it for ours
+	// (contract T27): no thread may end otherwise than by ShedThreads.
 	DieWithParent bool
 }
 
@@ -55,12 +55,21 @@ func Start(cmd *Command) (*Child, error) {
 		attr.Sys.Pdeathsig = syscall.SIGKILL
 	}
 	defer table.end(table.begin())
+	thread := 0
+	if cmd.DieWithParent {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		thread = table.tie()
+	}
 	pid, err := table.fork(path, append([]string{cmd.Path}, cmd.Args...), attr)
 	runtime.KeepAlive(cmd.Files)
 	if err != nil {
+		table.mu.Lock()
+		defer table.mu.Unlock()
+		table.untie(thread)
 		return nil, fmt.Errorf("exec: %q: %w", cmd.Path, err)
 	}
-	return table.name(pid)
+	return table.name(pid, thread)
 }
 
 // descriptors returns the numbers of at least three files. It does not change their blocking

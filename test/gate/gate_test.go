@@ -19,11 +19,10 @@ import (
 )
 
 // The bounds. Each is followed by what was measured when it was set, and by what it is to become. Memory
-// is to be bounded anew with each saving. Of threads a busy machine makes Go start more than one that
-// has nothing else to do.
+// is to be bounded anew with each saving.
 const (
 	maxDirty       = 1250 // KiB; 1,024 to 1,036
-	maxThreads     = 8    // 7 on two busy processors; 5
+	maxThreads     = 5    // 4 or 5
 	maxDescriptors = 16   // 15, of which three are the container's FIFOs
 	maxSize        = 6000 // KB; 5,956
 )
@@ -33,7 +32,7 @@ const shims = 5
 
 // quiet is how long they are left alone before. It is no synchronisation: what a shim does by
 // itself after its container has started, it has done long before, or it is part of its price.
-const quiet = 3 * time.Second
+const quiet = 5 * time.Second
 
 // limit bounds what the preparation of all of them may take, so that a shim that hangs fails the
 // test.

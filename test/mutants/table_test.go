@@ -373,6 +373,20 @@ var mutants = []mutant{
 		old:    "\t\tover[f] = f.Over()",
 		new:    "\t\tover[f] = f.returned()",
 	},
+	{
+		breaks: "a thread lives as long as the commands that would die with it",
+		file:   "internal/reaper/threads.go",
+		tests:  "TestCommandsSurviveTheShedding",
+		old:    "tid == os.Getpid() || r.parents[tid] > 0",
+		new:    "tid == os.Getpid()",
+	},
+	{
+		breaks: "a command that has ended holds no thread",
+		file:   "internal/reaper/reaper.go",
+		tests:  "TestCommandsSurviveTheShedding",
+		old:    "\tr.untie(c.thread)\n",
+		new:    "",
+	},
 
 	{
 		breaks: "a command that hangs is killed",

@@ -1,0 +1,105 @@
+package reaper
+
+import (
+	"os"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func countThreads(t *testing.T) int {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/task")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(entries)
+}
+
+// atOnce has n system calls under way at a time, each of which needs a thread, and then do done on
+// each thread.
+func atOnce(n int, do func()) {
+	var begun, all sync.WaitGroup
+	begun.Add(n)
+	for range n {
+		all.Go(func() {
+			begun.Done()
+			begun.Wait()
+			if err := unix.Nanosleep(&unix.Timespec{Nsec: 50e6}, nil); err != nil && err != unix.EINTR { //nolint:errorlint // an errno
+				panic(err)
+			}
+			do()
+		})
+	}
+	all.Wait()
+}
+
+// shed sheds until at most keep threads are there.
+func shed(t *testing.T, keep int) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		ShedThreads(keep)
+		if n := countThreads(t); n <= keep+1 {
+			return
+		} else if time.Now().After(end) {
+			t.Fatalf("%d threads are left, want about %d", n, keep)
+		}
+	}
+}
+
+func TestIdleThreadsAreShed(t *testing.T) {
+	atOnce(20, func() {})
+	if n := countThreads(t); n < 20 {
+		t.Fatalf("there are only %d threads to shed", n)
+	}
+	shed(t, 10)
+	ShedThreads(1000) // there are not as many
+	atOnce(20, func() {})
+}
+
+// TestCommandsSurviveTheShedding starts commands that die with us from many threads, which are
+// spared as long as those live.
+func TestCommandsSurviveTheShedding(t *testing.T) {
+	var mu sync.Mutex
+	var commands []*Child
+	atOnce(8, func() {
+		c, err := Start(&Command{Path: "sleep", Args: []string{"1000"}, DieWithParent: true})
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		commands = append(commands, c)
+	})
+	atOnce(20, func() {}) // so that there is something to shed
+	before := countThreads(t)
+	ShedThreads(1)
+	for end := time.Now().Add(20 * time.Second); countThreads(t) >= before; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("of %d threads none was shed", before)
+		}
+	}
+	for _, c := range commands {
+		select {
+		case <-c.Done():
+			t.Errorf("a command has died: %+v", c.Exit())
+		default:
+		}
+		if err := c.Signal(syscall.SIGKILL); err != nil {
+			t.Error(err)
+		}
+		<-c.Done()
+	}
+	if _, err := Start(&Command{Path: "/nonexistent", DieWithParent: true}); err == nil {
+		t.Error("what is not there was started")
+	}
+	table.mu.Lock()
+	defer table.mu.Unlock()
+	if len(table.parents) != 0 {
+		t.Errorf("threads are tied to commands that have ended: %v", table.parents)
+	}
+}
