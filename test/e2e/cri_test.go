@@ -208,7 +208,7 @@ func testKubelet(t *testing.T, version string) {
 		k.becomes(t, id, "CONTAINER_EXITED 137 Error")
 	})
 	t.Run("memory", func(t *testing.T) {
-		k.becomes(t, k.run(t, 16<<20, "x=a; while :; do x=$x$x; done"), "CONTAINER_EXITED 137 OOMKilled")
+		k.becomes(t, k.run(t, 48<<20, "x=a; while :; do x=$x$x; done"), "CONTAINER_EXITED 137 OOMKilled")
 	})
 	t.Run("exit while containerd is away", func(t *testing.T) {
 		id := k.run(t, 0, "while [ ! -e /tmp/stop ]; do sleep 0.1; done; exit 9")

@@ -91,7 +91,7 @@ func TestPrometheus(t *testing.T) {
 		c := launch(t, version, measured(t))
 		figures := map[string]map[string]string{}
 		for name, flag := range map[string]string{"ours": c.runtimes()[0].flag, "theirs": c.tool("containerd-shim-runc-v2")} {
-			id, pid := c.detached(t, []string{"--runtime", flag, "--memory-limit", "16777216"}, "sleep", "1000")
+			id, pid := c.detached(t, []string{"--runtime", flag, "--memory-limit", "67108864"}, "sleep", "1000")
 			defer c.remove(t, id)
 			becomes(t, pid, "sleep") // until then its threads are the runtime's
 			if name == "theirs" {
@@ -102,7 +102,7 @@ func TestPrometheus(t *testing.T) {
 		if diff := cmp.Diff(names(figures["theirs"]), names(figures["ours"])); diff != "" {
 			t.Errorf("figures that we have (+) and that containerd's own shim has (-):\n%s", diff)
 		}
-		for name, want := range map[string]string{"memory_usage_limit_bytes": "1.6777216e+07", "pids_current": "1"} {
+		for name, want := range map[string]string{"memory_usage_limit_bytes": "6.7108864e+07", "pids_current": "1"} {
 			if got := figures["ours"]["container_"+name]; got != want {
 				t.Errorf("%s is %q, want %s", name, got, want)
 			}

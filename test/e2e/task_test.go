@@ -246,7 +246,7 @@ func testEvents(t *testing.T, c *containerd, r runtime) {
 
 func testOOM(t *testing.T, c *containerd, r runtime) {
 	id := c.id()
-	got := c.ctr(t, "run", "--rm", "--runtime", r.flag, "--memory-limit", "16777216", image, id,
+	got := c.ctr(t, "run", "--rm", "--runtime", r.flag, "--memory-limit", "50331648", image, id,
 		"sh", "-c", "x=1234567890; while :; do x=$x$x; done")
 	if got.Code != 137 {
 		t.Errorf("got %+v, want 137", got)
