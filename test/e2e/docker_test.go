@@ -164,7 +164,7 @@ func TestDocker(t *testing.T) {
 		d.ok(t, "rm", id)
 	})
 	t.Run("memory", func(t *testing.T) {
-		id := d.ok(t, run("--detach", "--memory", "16m", image, "/bin/sh", "-c", "x=a; while :; do x=$x$x; done")...)
+		id := d.ok(t, run("--detach", "--memory", "48m", image, "/bin/sh", "-c", "x=a; while :; do x=$x$x; done")...)
 		d.becomes(t, id, "exited 137 true")
 		d.ok(t, "rm", id)
 	})
