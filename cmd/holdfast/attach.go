@@ -58,6 +58,7 @@ func (a *attachment) follow(ctx context.Context, shim task.TTRPCTaskService, id,
 		changed := make(chan os.Signal, 1)
 		signal.Notify(changed, unix.SIGWINCH)
 		a.ended.Go(func() {
+			defer a.console.restoreInPanic()
 			defer signal.Stop(changed)
 			for {
 				select {
@@ -91,6 +92,7 @@ func (a *attachment) resize(ctx context.Context, shim task.TTRPCTaskService, id,
 // input copies standard input until it ends, and tells the shim so. It may never end: nothing
 // makes a read of a terminal return. Then it ends with the program, which has nothing left to do.
 func (a *attachment) input(ctx context.Context, shim task.TTRPCTaskService, id, exec string) {
+	defer a.console.restoreInPanic()
 	from := io.Reader(os.Stdin)
 	if a.left != nil && a.Terminal {
 		from = &keyReader{Reader: from}

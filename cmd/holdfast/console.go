@@ -43,6 +43,15 @@ func (c *console) restore() {
 	}
 }
 
+// restoreInPanic is for goroutines that run while the terminal is raw: a bug of ours must not leave it
+// so, nor be hidden.
+func (c *console) restoreInPanic() {
+	if reason := recover(); reason != nil {
+		c.restore()
+		panic(reason)
+	}
+}
+
 // windowSize returns the size of the first of files that is a terminal.
 func windowSize(files ...*os.File) (width, height uint32, ok bool) {
 	for _, f := range files {

@@ -325,3 +325,29 @@ func TestLiveViewsEndWithCtrlC(t *testing.T) {
 		})
 	}
 }
+
+func TestPanicRestoresTheTerminal(t *testing.T) {
+	s := &session{t: t}
+	s.open()
+	before, err := unix.IoctlGetTermios(int(s.tty.Fd()), unix.TCGETS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := rawConsole(s.tty)
+	if err != nil {
+		t.Fatal(err)
+	}
+	func() {
+		defer func() {
+			if got := recover(); got != "a bug" {
+				t.Errorf("the panic has become %v", got)
+			}
+		}()
+		defer c.restoreInPanic()
+		panic("a bug")
+	}()
+	after, err := unix.IoctlGetTermios(int(s.tty.Fd()), unix.TCGETS)
+	if diff := cmp.Diff(before, after); diff != "" || err != nil {
+		t.Errorf("the terminal is not as it was: %v, %s", err, diff)
+	}
+}

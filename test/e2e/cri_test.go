@@ -207,6 +207,18 @@ func testKubelet(t *testing.T, version string) {
 		}
 		k.becomes(t, id, "CONTAINER_EXITED 137 Error")
 	})
+	t.Run("holdfast sees it, and nothing dead in it", func(t *testing.T) {
+		id := k.run(t, 0, "exec sleep 1000")
+		client := filepath.Join(filepath.Dir(built.shim), "holdfast")
+		list, err := output(client, "ls", "--json")
+		if err != nil || !strings.Contains(list, k.id) || !strings.Contains(list, id) {
+			t.Errorf("ls: %v: %s", err, list)
+		}
+		dead, err := output(client, "gc", "--json")
+		if err != nil || strings.Contains(dead, k.id) || strings.Contains(dead, id) {
+			t.Errorf("gc: %v: %s", err, dead)
+		}
+	})
 	t.Run("memory", func(t *testing.T) {
 		k.becomes(t, k.run(t, 48<<20, "x=a; while :; do x=$x$x; done"), "CONTAINER_EXITED 137 OOMKilled")
 	})
