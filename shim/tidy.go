@@ -15,8 +15,10 @@ const (
 	// stay, as much as a hundred requests leave.
 	manyRequests = 100
 	// restThreads is what a shim at rest needs: one that waits for the kernel's news (epoll), one for
-	// signals, the Go runtime's monitor, and one to serve a request while another is in the kernel.
-	restThreads = 4
+	// signals, the Go runtime's monitor, the one that starts others on behalf of those that goroutines
+	// are locked to, and the first one, which cannot end and serves a request while another is in the
+	// kernel. If fewer were left Go would start new ones.
+	restThreads = 5
 )
 
 // tidier gives back to the system what the shim does not need at rest: threads whenever it comes to

@@ -3,42 +3,76 @@ package reaper
 import (
 	"os"
 	"runtime"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// ShedThreads ends threads of ours that have nothing to do, until about keep are left. Go starts one
-// for each system call that takes long while others are under way, and keeps it for ever.
+// ShedThreads ends threads of ours that have nothing to do, until keep are left or the rest has to stay.
+// Go starts one for each system call that takes long while others are under way, and keeps it for ever.
 //
 // Threads stay whose end the kernel would take for ours: those that have started a command that is to
 // die with us and lives (contract T27). So does the first one, which Go would only put to sleep.
 func ShedThreads(keep int) {
-	entries, err := os.ReadDir("/proc/self/task")
-	if err != nil {
-		return // nothing depends on it
-	}
-	held := make(chan struct{})
-	defer close(held)
-	for range len(entries) - keep {
-		shedOne(held)
+	for range shedTries {
+		all := threads()
+		if all <= keep {
+			return
+		}
+		shed(all-keep, all)
+		// Not by a timer: Go may start a thread when that is due.
+		for since := time.Now(); threads() > keep && time.Since(since) < shedTime; {
+			runtime.Gosched()
+		}
 	}
 }
 
-// shedOne ends one thread or, if that has to stay, keeps it from being the next one, until held is
-// closed.
-func shedOne(held <-chan struct{}) {
-	found := make(chan struct{})
+// It is Go's affair which of its threads wait for something to do and which for the kernel's news, and
+// it may start a new one in the place of one that has ended. So it is tried again.
+const (
+	shedTries = 8
+	shedTime  = time.Millisecond // that a thread may take to end
+)
+
+// shed ends as many threads as surplus says, of all.
+func shed(surplus, all int) {
+	held := make(chan struct{})
+	defer close(held)
+	for range all {
+		if surplus <= 0 {
+			return
+		}
+		if shedOne(held) {
+			surplus--
+		}
+	}
+}
+
+// shedOne ends the thread that we run on, and says so, or, if that has to stay, keeps it from being the
+// next one, until held is closed. We go on, on another thread.
+func shedOne(held <-chan struct{}) bool {
+	ends := make(chan bool)
 	go func() {
 		runtime.LockOSThread()
-		stays := table.needs(unix.Gettid())
-		found <- struct{}{}
-		if !stays {
+		if !table.needs(unix.Gettid()) {
+			ends <- true
 			return // and the thread ends, since the goroutine is still locked to it
 		}
+		ends <- false
 		<-held
 		runtime.UnlockOSThread()
 	}()
-	<-found
+	return <-ends
+}
+
+// threads returns how many there are, by one call that is too short for Go to start another one
+// meanwhile; 0 if the kernel does not tell, since nothing depends on it.
+func threads() int {
+	var st unix.Stat_t
+	if err := unix.Stat("/proc/self/task", &st); err != nil {
+		return 0
+	}
+	return int(st.Nlink) - 2 //nolint:gosec,unconvert // a link for each, and two as any directory has
 }
 
 // needs tells whether a thread has to live.

@@ -37,8 +37,8 @@ func atOnce(n int, do func()) {
 	all.Wait()
 }
 
-// shed sheds until at most keep threads are there.
-func shed(t *testing.T, keep int) {
+// shedTo sheds until at most keep threads are there.
+func shedTo(t *testing.T, keep int) {
 	t.Helper()
 	for end := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 		ShedThreads(keep)
@@ -55,7 +55,7 @@ func TestIdleThreadsAreShed(t *testing.T) {
 	if n := countThreads(t); n < 20 {
 		t.Fatalf("there are only %d threads to shed", n)
 	}
-	shed(t, 10)
+	shedTo(t, 10)
 	ShedThreads(1000) // there are not as many
 	atOnce(20, func() {})
 }

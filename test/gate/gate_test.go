@@ -22,7 +22,7 @@ import (
 // is to be bounded anew with each saving.
 const (
 	maxDirty       = 1250 // KiB; 1,024 to 1,036
-	maxThreads     = 5    // 4 or 5
+	maxThreads     = 6    // 5; of a busy machine Go may start one more just when threads are shed
 	maxDescriptors = 16   // 15, of which three are the container's FIFOs
 	maxSize        = 6000 // KB; 5,956
 )
