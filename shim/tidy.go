@@ -19,6 +19,8 @@ const (
 	// are locked to, and the first one, which cannot end and serves a request while another is in the
 	// kernel. If fewer were left Go would start new ones.
 	restThreads = 5
+	// maxSheds is how often it is tried to come down to so many.
+	maxSheds = 3
 )
 
 // tidier gives back to the system what the shim does not need at rest: threads whenever it comes to
@@ -28,14 +30,15 @@ type tidier struct {
 	timer    *time.Timer
 	requests atomic.Int32 // since the last collection
 	collect  func()       // debug.FreeOSMemory, except in tests
-	shed     func()       // reaper.ShedThreads, except in tests
+	shed     func() bool  // reaper.ShedThreads, except in tests
+	sheds    atomic.Int32 // since the last request
 }
 
 func newTidier() *tidier {
-	return newTidierWith(debug.FreeOSMemory, func() { reaper.ShedThreads(restThreads) })
+	return newTidierWith(debug.FreeOSMemory, func() bool { return reaper.ShedThreads(restThreads) })
 }
 
-func newTidierWith(collect, shed func()) *tidier {
+func newTidierWith(collect func(), shed func() bool) *tidier {
 	t := &tidier{collect: collect, shed: shed}
 	t.timer = time.AfterFunc(quietTime, t.tidy)
 	return t
@@ -44,6 +47,7 @@ func newTidierWith(collect, shed func()) *tidier {
 // later tells of a request, which puts tidying off.
 func (t *tidier) later() {
 	t.requests.Add(1)
+	t.sheds.Store(0)
 	t.timer.Reset(quietTime)
 }
 
@@ -52,5 +56,8 @@ func (t *tidier) tidy() {
 		t.requests.Store(0)
 		t.collect()
 	}
-	t.shed() // after the collection, which may have started some
+	// After the collection, which may have started threads.
+	if !t.shed() && t.sheds.Add(1) < maxSheds {
+		t.timer.Reset(quietTime)
+	}
 }

@@ -12,7 +12,8 @@ import (
 func TestGarbageIsCollectedAtRest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var collections, sheddings atomic.Int32
-		tidier := newTidierWith(func() { collections.Add(1) }, func() { sheddings.Add(1) })
+		var stubborn atomic.Bool // threads do not go
+		tidier := newTidierWith(func() { collections.Add(1) }, func() bool { sheddings.Add(1); return !stubborn.Load() })
 		after := func(requests int, every time.Duration, want int32) {
 			t.Helper()
 			for range requests {
@@ -36,6 +37,13 @@ func TestGarbageIsCollectedAtRest(t *testing.T) {
 		time.Sleep(time.Hour)
 		if got := sheddings.Load() - shed; got != 2 {
 			t.Errorf("threads were shed %d times at two rests", got)
+		}
+		stubborn.Store(true)
+		shed = sheddings.Load()
+		after(1, time.Hour, 2)
+		after(1, time.Hour, 2)
+		if got := sheddings.Load() - shed; got != 2*maxSheds {
+			t.Errorf("it was tried %d times at two rests to shed threads that do not go, want %d", got, 2*maxSheds)
 		}
 	})
 }

@@ -8,31 +8,26 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ShedThreads ends threads of ours that have nothing to do, until keep are left or the rest has to stay.
-// Go starts one for each system call that takes long while others are under way, and keeps it for ever.
+// shedTime is how long a thread may take to end.
+const shedTime = time.Millisecond
+
+// ShedThreads ends threads of ours that have nothing to do, until keep are left or the rest has to stay,
+// and reports whether at most keep are left. Go starts one for each system call that takes long while
+// others are under way, and keeps it for ever; which of its threads wait for something to do and which
+// for the kernel's news is its own affair, and it may start a new one in the place of one that has
+// ended. To try that again at once would be in vain, and each new thread costs 20 KiB that stay.
 //
 // Threads stay whose end the kernel would take for ours: those that have started a command that is to
 // die with us and lives (contract T27). So does the first one, which Go would only put to sleep.
-func ShedThreads(keep int) {
-	for range shedTries {
-		all := threads()
-		if all <= keep {
-			return
-		}
-		shed(all-keep, all)
-		// Not by a timer: Go may start a thread when that is due.
-		for since := time.Now(); threads() > keep && time.Since(since) < shedTime; {
-			runtime.Gosched()
-		}
+func ShedThreads(keep int) bool {
+	all := threads()
+	shed(all-keep, all)
+	// Not by a timer: Go may start a thread when that is due.
+	for since := time.Now(); threads() > keep && time.Since(since) < shedTime; {
+		runtime.Gosched()
 	}
+	return threads() <= keep
 }
-
-// It is Go's affair which of its threads wait for something to do and which for the kernel's news, and
-// it may start a new one in the place of one that has ended. So it is tried again.
-const (
-	shedTries = 8
-	shedTime  = time.Millisecond // that a thread may take to end
-)
 
 // shed ends as many threads as surplus says, of all.
 func shed(surplus, all int) {
