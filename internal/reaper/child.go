@@ -20,7 +20,7 @@ type Child struct {
 	pid  int
 	done chan struct{} // closed by the registry, after exit has been set
 	exit Exit
-	// thread started it, and it would die with that; 0 if it would not.
+	// thread has started it; 0 if it was adopted.
 	thread int
 	kill   func(syscall.Signal) error // of a Fake; nil for a real process
 }

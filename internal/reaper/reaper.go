@@ -32,7 +32,7 @@ type registry struct {
 	since     time.Time           // a dead nameless child was first seen by bury; zero if there is none
 	orphans   uint64
 	forks     map[*Fork]struct{} // see Forking
-	parents   map[int]int        // by thread: living commands that would die with it
+	parents   map[int]int        // by thread: living children that it has started
 	patience  time.Duration      // of bury with births under way; tests change it
 }
 
@@ -120,8 +120,8 @@ func (r *registry) end(birth uint64) {
 	r.bury()
 }
 
-// name gives the child pid a name. The caller's birth is still under way. thread is the one that the
-// child would die with, or 0.
+// name gives the child pid a name. The caller's birth is still under way. thread is the one that has
+// started the child, or 0.
 func (r *registry) name(pid, thread int) (*Child, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -55,12 +55,9 @@ func Start(cmd *Command) (*Child, error) {
 		attr.Sys.Pdeathsig = syscall.SIGKILL
 	}
 	defer table.end(table.begin())
-	thread := 0
-	if cmd.DieWithParent {
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		thread = table.tie()
-	}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	thread := table.tie()
 	pid, err := table.fork(path, append([]string{cmd.Path}, cmd.Args...), attr)
 	runtime.KeepAlive(cmd.Files)
 	if err != nil {

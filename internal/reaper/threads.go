@@ -17,8 +17,10 @@ const shedTime = time.Millisecond
 // for the kernel's news is its own affair, and it may start a new one in the place of one that has
 // ended. To try that again at once would be in vain, and each new thread costs 20 KiB that stay.
 //
-// Threads stay whose end the kernel would take for ours: those that have started a command that is to
-// die with us and lives (contract T27). So does the first one, which Go would only put to sleep.
+// Threads stay whose end the kernel would take for ours: those that have started a child that lives. It
+// may be to die with us (contract T27), or have asked for that itself. So does the first one, which Go
+// would only put to sleep; all that become our children by adoption are its own (find_new_reaper in
+// kernel/exit.c).
 func ShedThreads(keep int) bool {
 	all := threads()
 	shed(all-keep, all)
@@ -77,8 +79,7 @@ func (r *registry) needs(tid int) bool {
 	return tid == os.Getpid() || r.parents[tid] > 0
 }
 
-// tie notes that a command that is to die with us is started by this thread, and returns it. The caller
-// is locked to it.
+// tie notes that a child is started by this thread, and returns it. The caller is locked to it.
 func (r *registry) tie() (tid int) {
 	tid = unix.Gettid()
 	r.mu.Lock()
@@ -87,7 +88,8 @@ func (r *registry) tie() (tid int) {
 	return tid
 }
 
-// untie is for a command that has ended, or was not started. tid is 0 for all others. mu is held.
+// untie is for a child that has ended, or was not started. tid is 0 for those that were adopted. mu is
+// held.
 func (r *registry) untie(tid int) {
 	if r.parents[tid]--; r.parents[tid] <= 0 {
 		delete(r.parents, tid)

@@ -1,7 +1,11 @@
 package reaper
 
 import (
+	"fmt"
 	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -101,5 +105,59 @@ func TestCommandsSurviveTheShedding(t *testing.T) {
 	defer table.mu.Unlock()
 	if len(table.parents) != 0 {
 		t.Errorf("threads are tied to commands that have ended: %v", table.parents)
+	}
+}
+
+// TestAdoptedSurviveTheShedding has a process that became ours ask to die with its parent: that is the
+// thread that the kernel took for it, which must never end.
+func TestAdoptedSurviveTheShedding(t *testing.T) {
+	dir := t.TempDir()
+	const script = `(until [ -e go ]; do sleep 0.01; done; exec setpriv --pdeathsig KILL sleep 1000) & echo $! >pid`
+	var children []*Child
+	atOnce(8, func() {}) // so that the commands are not all started by the same thread
+	for range 4 {
+		c, err := Adopt(func() (int, error) {
+			command, err := Start(&Command{Path: "sh", Args: []string{"-c", script}, Dir: dir})
+			if err != nil {
+				return 0, err
+			}
+			<-command.Done()
+			text, err := os.ReadFile(filepath.Join(dir, "pid"))
+			if err != nil {
+				return 0, err
+			}
+			return strconv.Atoi(strings.TrimSpace(string(text)))
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		children = append(children, c)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "go"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range children {
+		for end := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
+			if name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", c.Pid())); err == nil && string(name) == "sleep\n" {
+				if line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", c.Pid())); string(line) == "sleep\x001000\x00" {
+					break
+				}
+			}
+			if time.Now().After(end) {
+				t.Fatalf("pid %d does not get to its program", c.Pid())
+			}
+		}
+	}
+	atOnce(20, func() {})
+	shedTo(t, 10)
+	shedTo(t, 8)
+	for _, c := range children {
+		select {
+		case <-c.Done():
+			t.Errorf("an adopted process has died: %+v", c.Exit())
+		default:
+		}
+		_ = c.Signal(syscall.SIGKILL) // an error says that it is dead
+		<-c.Done()
 	}
 }
