@@ -32,7 +32,9 @@ func TestManagerKilledAHundredTimes(t *testing.T) {
 	for i := range kills {
 		pause := time.Duration(rand.IntN(100)) * time.Millisecond
 		if i%10 == 0 {
-			pause += 2 * time.Second // as long as events are held back for those who listen
+			// Longer than events are held back for those who listen, so that they do not become so many
+			// that those are left out which say nothing new.
+			pause += 2500 * time.Millisecond
 		}
 		time.Sleep(pause)
 		l.Events.Away(false)

@@ -203,9 +203,9 @@ var mutants = []mutant{
 		file:   "shim/eventlog.go",
 		tests:  "TestEventsArriveOnceAndInOrderWhateverTheManagerDoes",
 		old: `	if err == nil {
-		l.drop()
+		l.drop(false)
 	}`,
-		new: "\tl.drop()",
+		new: "\tl.drop(false)",
 	},
 	{
 		breaks: "the oldest event is sent first",
