@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -72,11 +73,17 @@ func resume(ctx context.Context, t *target) (int, error) {
 // cpuPeriod is what a share of a processor is a share of, in microseconds: the kernel's default.
 const cpuPeriod = 100_000
 
+// maxCPUs is more than any machine has.
+const maxCPUs = 1 << 20
+
 // resources returns the limits as the runtime takes them.
 func (l limits) resources() (specs.LinuxResources, error) {
 	var r specs.LinuxResources
-	if l == (limits{}) {
-		return r, errors.New("cannot change nothing: give --memory, --cpus or --pids")
+	switch {
+	case l == (limits{}):
+		return r, errors.New("cannot change nothing: give --memory, --cpus or --pids, each above 0, or -1 for no limit")
+	case l.memory < -1, l.pids < -1, l.cpus < 0 && l.cpus != -1, math.IsNaN(l.cpus), l.cpus > maxCPUs:
+		return r, errors.New("cannot use that as a limit: because it is neither above 0 nor -1, which lifts it, or too much")
 	}
 	if l.memory != 0 {
 		r.Memory = &specs.LinuxMemory{Limit: &l.memory}

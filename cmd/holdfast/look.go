@@ -99,7 +99,7 @@ func reasons(f facts.Facts, id string, commands []command, now time.Time) []stri
 		}
 	}
 	if waiting := f.Waiting(); len(waiting) > 0 {
-		all = append(all, fmt.Sprintf("%d events wait for the manager, the oldest, %s, for %s: is the manager away?",
+		all = append(all, fmt.Sprintf("events wait for the manager: %d, the oldest, %s, for %s; is the manager away?",
 			len(waiting), waiting[0].Topic, now.Sub(waiting[0].At).Round(time.Millisecond)))
 	}
 	i := slices.IndexFunc(f.Containers, func(c facts.Container) bool { return c.ID == id })
@@ -114,6 +114,10 @@ func reasons(f facts.Facts, id string, commands []command, now time.Time) []stri
 		}
 		if p.Pid == 0 || p.State == "stopped" {
 			continue
+		}
+		if p.State == "paused" {
+			all = append(all, fmt.Sprintf("its process%s is paused; holdfast resume lets it go on", ofExec(p.ID)))
+			continue // and sleeps in the kernel for that
 		}
 		if process, ok := proc.Read(p.Pid); ok && process.State == "D" {
 			all = append(all, fmt.Sprintf("its process%s is in the kernel, which does not let it go: %v", ofExec(p.ID), process))

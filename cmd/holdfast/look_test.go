@@ -82,7 +82,7 @@ func TestShimTellsOfItself(t *testing.T) {
 	if r := runHoldfast(t, "", "stacks", id); !strings.Contains(r.stdout, "goroutine ") || !strings.Contains(r.stdout, "ttrpc") {
 		t.Errorf("stacks: %+v", r)
 	}
-	if r := runHoldfast(t, "", "why", id); !strings.Contains(r.stdout, "events wait for the manager, the oldest, /tasks/") {
+	if r := runHoldfast(t, "", "why", id); !strings.Contains(r.stdout, "events wait for the manager: ") {
 		t.Errorf("why: %+v", r)
 	}
 }
@@ -220,9 +220,9 @@ func TestReasonsArePlain(t *testing.T) {
 		{box, "c3", []string{"the shim has no container c3"}},
 		{busy, "c1", []string{
 			"Kill has not been answered for 3s", `the shim waits for "runc kill c1": it had no processes left`,
-			"1 events wait for the manager, the oldest, /tasks/exit, for 1m0s: is the manager away?",
+			"events wait for the manager: 1, the oldest, /tasks/exit, for 1m0s; is the manager away?",
 		}},
-		{busy, "c2", []string{"Delete of exec e has not been answered for 1s", "1 events wait for the manager, the oldest, /tasks/exit, for 1m0s: is the manager away?"}},
+		{busy, "c2", []string{"Delete of exec e has not been answered for 1s", "events wait for the manager: 1, the oldest, /tasks/exit, for 1m0s; is the manager away?"}},
 	} {
 		var commands []command
 		if len(row.f.Requests) > 0 {

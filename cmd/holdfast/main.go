@@ -124,7 +124,7 @@ func newRoot() *cobra.Command {
 // command returns the verb as a command of its own.
 func (v verb) command() *cobra.Command {
 	c := &cobra.Command{
-		Use: strings.TrimSpace(v.name + " " + v.usage), Short: v.help,
+		Use: strings.TrimSpace(v.name + " [FLAGS] " + v.usage), Short: v.help, DisableFlagsInUseLine: true,
 		Args: func(_ *cobra.Command, args []string) error { return v.fits(args) },
 	}
 	act := v.setup(c.Flags())

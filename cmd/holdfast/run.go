@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"time"
 
 	task "github.com/containerd/containerd/api/runtime/task/v3"
@@ -19,6 +20,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"holdfast/internal/client"
+	"holdfast/internal/node"
 )
 
 const (
@@ -99,6 +101,8 @@ func (r *run) do(ctx context.Context, args []string) (status int, err error) {
 	}()
 	if r.id == "" {
 		r.id = filepath.Base(r.dir)
+	} else if err := idIsFree(ctx, r.id); err != nil {
+		return 0, err
 	}
 	if r.terminal, err = r.makeBundle(args); err != nil {
 		return 0, err
@@ -147,6 +151,20 @@ func (r *run) check() (err error) {
 	}
 	r.shim, err = filepath.Abs(r.shim) // it is run in another directory
 	return err
+}
+
+// idIsFree makes sure that who names the container later means this one.
+func idIsFree(ctx context.Context, id string) error {
+	shims, err := node.Find(ctx, node.Config{})
+	if err != nil {
+		return err
+	}
+	for _, s := range shims {
+		if s.Namespace == client.DefaultNamespace && (s.ID == id || slices.Contains(s.Containers(), id)) {
+			return fmt.Errorf("cannot use the id %s: because the container of the shim with pid %d has it, at %s; delete that, or choose another", id, s.Pid, s.Address)
+		}
+	}
+	return nil
 }
 
 // tempDir is where temporary files go, unless its path is too long for sockets.

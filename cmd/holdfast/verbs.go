@@ -28,6 +28,7 @@ import (
 
 	"holdfast/internal/client"
 	"holdfast/internal/node"
+	"holdfast/internal/proc"
 )
 
 // target is a process of a running shim, and what is asked about it.
@@ -117,17 +118,50 @@ func (t *target) dial(ctx context.Context) (err error) {
 	}
 	t.Namespace = t.namespace
 	request := &task.ConnectRequest{ID: t.id}
-	response, err := t.Connect(ctx, request)
+	limited, cancel := context.WithTimeout(ctx, answerLimit)
+	defer cancel()
+	response, err := t.Connect(limited, request)
 	if errors.Is(err, errdefs.ErrNotImplemented) {
 		t.Version = 2
-		response, err = t.Connect(ctx, request)
+		response, err = t.Connect(limited, request)
 	}
 	if err != nil {
 		t.Close()
+		if limited.Err() != nil && ctx.Err() == nil {
+			return t.silence(ctx)
+		}
 		return err
 	}
 	t.shimPid = int(response.GetShimPid())
 	return nil
+}
+
+// answerLimit is how long a shim may take to answer what it has to answer at once.
+const answerLimit = 5 * time.Second
+
+// silence tells of a shim that does not answer what the kernel knows of it.
+func (t *target) silence(ctx context.Context) error {
+	shims, err := node.Find(ctx, node.Config{})
+	if err != nil {
+		return err
+	}
+	for _, s := range shims {
+		if s.Address != t.address {
+			continue
+		}
+		p, ok := proc.Read(s.Pid)
+		if !ok {
+			break
+		}
+		said := fmt.Sprintf("cannot ask the shim: because it does not answer; it is %v", p)
+		for _, c := range childrenOf(s.Pid) {
+			if child, ok := proc.Read(c); ok {
+				said += fmt.Sprintf("; its child is %v", child)
+			}
+		}
+		return errors.New(said)
+	}
+	return fmt.Errorf("cannot ask the shim: because nobody has answered at %s for %v", t.address, answerLimit)
 }
 
 // locate finds the shim that is meant: the one at --address, or the one that has the container.
@@ -253,6 +287,10 @@ func signalNumber(text string) (syscall.Signal, error) {
 const shutdownLimit = 8 * time.Second
 
 func shutdown(ctx context.Context, t *target) (int, error) {
+	// Other shims do not tell; they are known by their silence, below.
+	if f, err := t.Facts(ctx); err == nil && len(f.Containers) > 0 {
+		return 0, fmt.Errorf("cannot shut the shim down: because it has container %s; kill and delete that first", f.Containers[0].ID)
+	}
 	process, err := client.OpenProcess(t.shimPid)
 	if err != nil {
 		return 0, err
