@@ -127,7 +127,7 @@ func (h host) configuration(m manager, containerd string) (symptom, settings) {
 	case version == "3" && containerd != "" && older(containerd, 2, 0):
 		return fail(check, fact, "use version = 2: containerd "+containerd+" reads no other"), lines
 	case named == "":
-		return ok(check, fact+", no runtime of ours", `for Kubernetes add one with runtime_type = "io.containerd.holdfast.v2"`), lines
+		return ok(check, fact+", no runtime of ours", `for Kubernetes add one with runtime_type = "io.containerd.runc.v2" and the shim's runtime_path`), lines
 	}
 	return ok(check, fact+", names "+named, ""), lines
 }

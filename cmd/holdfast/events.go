@@ -22,7 +22,7 @@ import (
 )
 
 // followPause lies between two looks at the events of a shim.
-const followPause = 250 * time.Millisecond
+const followPause = 50 * time.Millisecond
 
 func eventFlags(f *flag.FlagSet, t *target) {
 	f.BoolVarP(&t.follow, "follow", "f", false, "go on with those that come, until Ctrl-C or the end of the shim")

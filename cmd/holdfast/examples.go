@@ -19,7 +19,7 @@ var examples = map[string]string{
 	"why":     `  holdfast why web`,
 	"ls":      `  holdfast ls --json | jq '.shims[].pid'`,
 	"stats":   `  holdfast stats --watch`,
-	"metrics": `  holdfast metrics >/var/lib/node_exporter/holdfast.prom.new`,
+	"metrics": `  holdfast metrics >new.tmp && mv new.tmp holdfast.prom`,
 	"gc": `  holdfast gc                                      tells
   holdfast gc --yes                                removes`,
 	"doctor": `  holdfast doctor || echo something is to be done`,
