@@ -131,36 +131,40 @@ type leftover struct {
 // shims have theirs, but then the manager that it was told of is a name in that directory. It serves
 // events again, for those that the shim could not get rid of; the caller closes them.
 func findLeftover(ctx context.Context, address string, pid int) (*leftover, error) {
+	dir, data, err := findRun(ctx, address, pid)
+	if err != nil || dir == "" {
+		return nil, err
+	}
+	l := &leftover{dir: dir}
+	if err := json.Unmarshal(data, &l.config); err != nil {
+		return nil, fmt.Errorf("cannot use %s of %s: %w", runFile, l.dir, err)
+	}
+	l.events, err = client.ListenEvents(l.config.TTRPCAddress)
+	return l, err
+}
+
+// findRun returns the directory of that run, "" if there is none, and what is in its runFile.
+func findRun(ctx context.Context, address string, pid int) (string, []byte, error) {
 	dirs := []string{filepath.Dir(filepath.Dir(strings.TrimPrefix(address, "unix://")))}
 	shims, err := node.Find(ctx, node.Config{})
 	if err != nil {
-		return nil, err
+		return "", nil, err
 	}
 	for _, s := range shims {
 		if s.Pid == pid && filepath.IsAbs(s.Manager) {
 			dirs = append(dirs, filepath.Dir(s.Manager))
 		}
 	}
-	l := &leftover{}
-	var data []byte
 	for _, dir := range dirs {
-		var err error
-		if data, err = os.ReadFile(filepath.Join(dir, runFile)); err == nil {
-			l.dir = dir
-			break
+		data, err := os.ReadFile(filepath.Join(dir, runFile))
+		if err == nil {
+			return dir, data, nil
 		}
 		if !errors.Is(err, os.ErrNotExist) {
-			return nil, err
+			return "", nil, err
 		}
 	}
-	if l.dir == "" {
-		return nil, nil
-	}
-	if err := json.Unmarshal(data, &l.config); err != nil {
-		return nil, fmt.Errorf("cannot use %s of %s: %w", runFile, l.dir, err)
-	}
-	l.events, err = client.ListenEvents(l.config.TTRPCAddress)
-	return l, err
+	return "", nil, nil
 }
 
 // sweep runs the delete action, prints the events and removes the directory, after the shim has

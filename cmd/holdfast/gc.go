@@ -77,6 +77,9 @@ func gc(ctx context.Context, out io.Writer, o gcOptions) error {
 			}
 		}
 	}
+	if os.Geteuid() != 0 {
+		fmt.Fprintln(os.Stderr, "holdfast: not run by root, and so not everything is seen")
+	}
 	if o.json {
 		err = writeJSON(out, verdicts)
 	} else {

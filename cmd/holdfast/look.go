@@ -75,6 +75,9 @@ func why(ctx context.Context, t *target) (int, error) {
 	if err != nil {
 		return 0, err
 	}
+	if dir, _, err := findRun(ctx, t.address, t.shimPid); err == nil && dir != "" {
+		f.Events = nil // of run -d: nobody is to take them before shutdown
+	}
 	all := reasons(f, t.id, commandsOf(f), time.Now())
 	if t.json {
 		return 0, writeJSON(os.Stdout, all)

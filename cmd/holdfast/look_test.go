@@ -82,7 +82,7 @@ func TestShimTellsOfItself(t *testing.T) {
 	if r := runHoldfast(t, "", "stacks", id); !strings.Contains(r.stdout, "goroutine ") || !strings.Contains(r.stdout, "ttrpc") {
 		t.Errorf("stacks: %+v", r)
 	}
-	if r := runHoldfast(t, "", "why", id); !strings.Contains(r.stdout, "events wait for the manager: ") {
+	if r := runHoldfast(t, "", "why", id); !strings.Contains(r.stdout, "nothing: its first process is running") {
 		t.Errorf("why: %+v", r)
 	}
 }

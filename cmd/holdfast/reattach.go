@@ -8,8 +8,10 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	task "github.com/containerd/containerd/api/runtime/task/v3"
+	tasktypes "github.com/containerd/containerd/api/types/task"
 )
 
 // errDetached is the end of input at the keys that say so.
@@ -94,6 +96,20 @@ func reattach(ctx context.Context, t *target) (int, error) {
 		if err != nil {
 			return 0, err
 		}
+		if state.GetStatus() == tasktypes.Status_STOPPED {
+			// It had ended before we came. What it said may have been read by somebody else, with the end
+			// of the stream; then there is nothing to wait for.
+			limited, cancel := context.WithTimeout(ctx, oldOutputLimit)
+			defer cancel()
+			err = streams.Drained(limited)
+			if limited.Err() != nil && ctx.Err() == nil {
+				err = nil
+			}
+			return int(exit.GetExitStatus()), err
+		}
 		return int(exit.GetExitStatus()), streams.drain(ctx)
 	}
 }
+
+// oldOutputLimit is how long it may take to read what lies in the FIFOs of a process that has ended.
+const oldOutputLimit = time.Second

@@ -30,7 +30,7 @@ func TestAttachLeaveAttach(t *testing.T) {
 	s.typeKeys("echo $kept; exit 5\r")
 	s.see("yes\r\n")
 	s.end(5)
-	if r := runHoldfast(t, "", "attach", id); r.status != 5 && !strings.Contains(r.stderr, "stopped") {
+	if r := runHoldfast(t, "", "attach", id); r.status != 5 || r.stderr != "" {
 		t.Errorf("attached to what has ended: %+v", r)
 	}
 	for _, verb := range []string{"delete", "shutdown"} {

@@ -114,6 +114,9 @@ func (t *target) dial(ctx context.Context) (err error) {
 		return err
 	}
 	if t.Shim, err = client.Dial(ctx, t.address); err != nil {
+		if errors.Is(err, os.ErrPermission) {
+			err = fmt.Errorf("cannot reach the shim: because only its owner, mostly root, may; use sudo: %w", err)
+		}
 		return err
 	}
 	t.Namespace = t.namespace
