@@ -20,7 +20,7 @@ import (
 	"holdfast/internal/node"
 )
 
-// runFile, in the directory of a run that was left running, is what its end needs to know.
+// runFile, in the directory of a run, is what its end needs to know if somebody else sees to that.
 const runFile = "run.json"
 
 // leave starts the container, unless it is only to be created, and leaves it to the verbs that work on running shims. Its streams
@@ -45,16 +45,18 @@ func (r *run) leave(ctx context.Context) error {
 	return nil
 }
 
-func (r *run) start(ctx context.Context) error {
+// note writes the runFile.
+func (r *run) note() error {
 	config := r.session.Config
 	config.Options = nil // not part of the delete action
 	data, err := json.MarshalIndent(config, "", "  ")
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(r.dir, runFile), data, 0o600); err != nil {
-		return err
-	}
+	return os.WriteFile(filepath.Join(r.dir, runFile), data, 0o600)
+}
+
+func (r *run) start(ctx context.Context) error {
 	streams, err := r.streamsForLater()
 	if err != nil {
 		return err

@@ -23,6 +23,15 @@ func ls(ctx context.Context, out io.Writer, o lsOptions) error {
 	if err != nil {
 		return err
 	}
+	if o.cfg.ProcRoot == "" { // of this machine
+		runs, err := abandonedRuns(ctx)
+		if err != nil {
+			return err
+		}
+		for _, r := range runs {
+			leaks = append(leaks, r.leak())
+		}
+	}
 	if o.namespace != "" {
 		leaks = inNamespace(leaks, o.namespace)
 	}
@@ -105,7 +114,7 @@ func printLeaks(out io.Writer, leaks []node.Leak, now time.Time) error {
 	if err := table.Flush(); err != nil {
 		return err
 	}
-	_, err := fmt.Fprintln(out, "holdfast gc tells what of this is dead for certain")
+	_, err := fmt.Fprintf(out, "holdfast gc tells what of this is dead for certain; holdfast delete ID ends a %s, and removes it\n", runWithoutShim)
 	return err
 }
 

@@ -114,6 +114,9 @@ func (r *run) do(ctx context.Context, args []string) (status int, err error) {
 		return 0, errors.Join(err, shutdownStrays(r.dir))
 	}
 	signals.open()
+	if err := r.note(); err != nil {
+		return 0, errors.Join(err, r.end(ctx, err))
+	}
 	if r.detach {
 		return 0, r.leave(ctx)
 	}

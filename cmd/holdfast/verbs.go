@@ -62,7 +62,7 @@ var shimVerbs = []verb{
 	{"attach", "ID", "connect to the streams of a process; Ctrl-P Ctrl-Q leaves it again", 1, 1, false, onShim(reattach, execFlag)},
 	{"kill", "ID", "send a signal to a process", 1, 1, false, onShim(kill, killFlags)},
 	{"wait", "ID", "wait for the exit of a process", 1, 1, false, onShim(wait, execFlag)},
-	{"delete", "ID", "delete a process that has exited", 1, 1, false, onShim(remove, execFlag)},
+	{"delete", "ID", "delete a process that has exited, or what a killed shim has left of a run", 1, 1, false, setupDelete},
 	{"shutdown", "[ID]", "end a shim that has no containers", 0, 1, false, onShim(shutdown, nil)},
 }
 
@@ -90,8 +90,7 @@ func attachFlags(f *flag.FlagSet, t *target) {
 func onShim(do func(context.Context, *target) (int, error), flags func(*flag.FlagSet, *target)) func(*flag.FlagSet) action {
 	return func(f *flag.FlagSet) action {
 		t := &target{}
-		f.StringVar(&t.address, "address", "", "address of the shim, unix://PATH; that of the container's if not given")
-		f.StringVar(&t.namespace, "namespace", "", "containerd namespace; with an address "+client.DefaultNamespace+" if not given")
+		t.flags(f)
 		if flags != nil {
 			flags(f, t)
 		}
@@ -106,6 +105,12 @@ func onShim(do func(context.Context, *target) (int, error), flags func(*flag.Fla
 			return do(ctx, t)
 		}
 	}
+}
+
+// flags are those that say which shim is meant.
+func (t *target) flags(f *flag.FlagSet) {
+	f.StringVar(&t.address, "address", "", "address of the shim, unix://PATH; that of the container's if not given")
+	f.StringVar(&t.namespace, "namespace", "", "containerd namespace; with an address "+client.DefaultNamespace+" if not given")
 }
 
 // dial connects, in the newest version of the service that the shim has.

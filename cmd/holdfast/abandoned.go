@@ -1,0 +1,104 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/containerd/errdefs"
+	flag "github.com/spf13/pflag"
+
+	"holdfast/internal/client"
+	"holdfast/internal/node"
+)
+
+// abandonedRun is a run whose shim has died, and that nobody has cleaned up after.
+type abandonedRun struct {
+	dir    string
+	config client.StartConfig
+}
+
+// abandonedRuns returns them, by their directories below the one for temporary files.
+func abandonedRuns(ctx context.Context) ([]abandonedRun, error) {
+	paths, err := filepath.Glob(filepath.Join(tempDir(), "holdfast-*", runFile))
+	if err != nil || len(paths) == 0 {
+		return nil, err
+	}
+	shims, err := node.Find(ctx, node.Config{})
+	if err != nil {
+		return nil, err
+	}
+	served := map[string]bool{}
+	for _, s := range shims {
+		served[filepath.Dir(s.Manager)] = true
+	}
+	var found []abandonedRun
+	for _, path := range paths {
+		data, err := os.ReadFile(path)
+		if errors.Is(err, os.ErrPermission) || errors.Is(err, os.ErrNotExist) {
+			continue // somebody else's, or just being removed
+		}
+		run := abandonedRun{dir: filepath.Dir(path)}
+		if err == nil {
+			err = json.Unmarshal(data, &run.config)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("cannot use %s: because %w; remove it if nobody needs it", path, err)
+		}
+		if !served[run.dir] {
+			found = append(found, run)
+		}
+	}
+	return found, nil
+}
+
+// runWithoutShim is such a run among what was left behind.
+const runWithoutShim node.Kind = "run without shim"
+
+func (a abandonedRun) leak() node.Leak {
+	l := node.Leak{Kind: runWithoutShim, Namespace: a.config.Namespace, ID: a.config.ID, Path: a.dir}
+	if info, err := os.Stat(a.dir); err == nil {
+		l.Since = info.ModTime()
+	}
+	return l
+}
+
+// remove does what a manager does after its shim has died, and removes all of the run: the container is
+// killed.
+func (a abandonedRun) remove(ctx context.Context) error {
+	response, warning, err := client.Delete(ctx, a.config)
+	if err != nil {
+		return fmt.Errorf("cannot clean up after the shim of %s: because %w; its files are in %s", a.config.ID, err, a.dir)
+	}
+	fmt.Fprintf(os.Stderr, "holdfast: the shim of %s had died; the container has ended with status %d, and what was left is removed\n%s",
+		a.config.ID, response.GetExitStatus(), warning)
+	return removeAll(a.dir)
+}
+
+// setupDelete is the verb delete, which also removes what a shim that was killed has left of a run.
+func setupDelete(f *flag.FlagSet) action {
+	t := &target{}
+	t.flags(f)
+	execFlag(f, t)
+	return func(ctx context.Context, args []string) (int, error) {
+		t.id = args[0]
+		err := t.dial(ctx)
+		if err == nil {
+			defer t.Close()
+			return remove(ctx, t)
+		}
+		if t.address != "" || t.exec != "" || !errors.Is(err, errdefs.ErrNotFound) {
+			return 0, err
+		}
+		runs, runErr := abandonedRuns(ctx)
+		for _, run := range runs {
+			if run.config.ID == t.id {
+				return 0, run.remove(ctx)
+			}
+		}
+		return 0, errors.Join(err, runErr)
+	}
+}
