@@ -32,9 +32,7 @@ func TestManagerKilledAHundredTimes(t *testing.T) {
 	for i := range kills {
 		pause := time.Duration(rand.IntN(100)) * time.Millisecond
 		if i%10 == 0 {
-			// Longer than events are held back for those who listen, so that they do not become so many
-			// that those are left out which say nothing new.
-			pause += 2500 * time.Millisecond
+			pause += 2 * time.Second // as long as events are held back for those who listen
 		}
 		time.Sleep(pause)
 		l.Events.Away(false)
@@ -61,11 +59,18 @@ func TestManagerKilledAHundredTimes(t *testing.T) {
 	}
 }
 
+// maxRounds keeps a quick machine from making more events than may wait before those are left out that
+// say nothing new: four workers with three or four each.
+const maxRounds = 250
+
 // work runs execs in c1, and containers one after the other, until stop, and returns how many events
 // there have to be.
 func (l *lab) work(worker int, stop <-chan struct{}) (events int) {
 	id := fmt.Sprint("w", worker)
 	for i := 0; ; i++ {
+		if i == maxRounds {
+			<-stop
+		}
 		select {
 		case <-stop:
 			return events
