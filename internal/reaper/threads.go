@@ -3,13 +3,12 @@ package reaper
 import (
 	"os"
 	"runtime"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// shedTime is how long a thread may take to end.
-const shedTime = time.Millisecond
+// shedLooks is how often it is looked whether the threads have ended, which takes microseconds.
+const shedLooks = 300
 
 // ShedThreads ends threads of ours that have nothing to do, until keep are left or the rest has to stay,
 // and reports whether at most keep are left. Go starts one for each system call that takes long while
@@ -25,10 +24,13 @@ func ShedThreads(keep int) bool {
 	all := threads()
 	shed(all-keep, all)
 	// Not by a timer: Go may start a thread when that is due.
-	for since := time.Now(); threads() > keep && time.Since(since) < shedTime; {
+	for range shedLooks {
+		if threads() <= keep {
+			return true
+		}
 		runtime.Gosched()
 	}
-	return threads() <= keep
+	return false
 }
 
 // shed ends as many threads as surplus says, of all.
