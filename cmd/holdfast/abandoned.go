@@ -10,6 +10,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	flag "github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
 
 	"holdfast/internal/client"
 	"holdfast/internal/node"
@@ -37,22 +38,45 @@ func abandonedRuns(ctx context.Context) ([]abandonedRun, error) {
 	}
 	var found []abandonedRun
 	for _, path := range paths {
-		data, err := os.ReadFile(path)
-		if errors.Is(err, os.ErrPermission) || errors.Is(err, os.ErrNotExist) {
-			continue // somebody else's, or just being removed
-		}
-		run := abandonedRun{dir: filepath.Dir(path)}
-		if err == nil {
-			err = json.Unmarshal(data, &run.config)
-		}
+		dir := filepath.Dir(path)
+		config, err := readRun(dir)
 		if err != nil {
-			return nil, fmt.Errorf("cannot use %s: because %w; remove it if nobody needs it", path, err)
+			return nil, err
 		}
-		if !served[run.dir] {
-			found = append(found, run)
+		if config != nil && !served[dir] {
+			found = append(found, abandonedRun{dir, *config})
 		}
 	}
 	return found, nil
+}
+
+// readRun returns what is in the runFile of a directory, or nil if that is not a run's of ours. It names
+// a program to be executed, so that a directory of somebody else's, or one that others may write to, is
+// none.
+func readRun(dir string) (*client.StartConfig, error) {
+	for _, path := range []string{dir, filepath.Join(dir, runFile)} {
+		var st unix.Stat_t
+		switch err := unix.Lstat(path, &st); {
+		case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.EACCES):
+			return nil, nil
+		case err != nil:
+			return nil, fmt.Errorf("look at %s: %w", path, err)
+		case int(st.Uid) != os.Geteuid(), st.Mode&0o022 != 0, st.Mode&unix.S_IFMT == unix.S_IFLNK:
+			return nil, nil
+		}
+	}
+	data, err := os.ReadFile(filepath.Join(dir, runFile))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil // it has just been removed
+	}
+	var config client.StartConfig
+	if err == nil {
+		err = json.Unmarshal(data, &config)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot use %s of %s: because %w; remove it if nobody needs it", runFile, dir, err)
+	}
+	return &config, nil
 }
 
 // runWithoutShim is such a run among what was left behind.

@@ -2,7 +2,9 @@ package main
 
 import (
 	"crypto/rand"
+	"errors"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -62,6 +64,45 @@ func TestRunWhoseShimWasKilledIsFoundAndRemoved(t *testing.T) {
 				t.Errorf("delete again: %+v", r)
 			}
 			leftNothing(t, tmp)
+		})
+	}
+}
+
+// TestRunsOfOthersAreNotRuns looks at directories that somebody else could have made, for root to run a
+// program of his.
+func TestRunsOfOthersAreNotRuns(t *testing.T) {
+	needRoot(t)
+	for _, row := range []struct {
+		name   string
+		change func(dir string) error
+		want   bool
+	}{
+		{"ours", func(string) error { return nil }, true},
+		{"directory of another user", func(dir string) error { return os.Chown(dir, 1000, 1000) }, false},
+		{"file of another user", func(dir string) error { return os.Chown(filepath.Join(dir, runFile), 1000, 1000) }, false},
+		{"directory that others may write to", func(dir string) error { return os.Chmod(dir, 0o777) }, false},
+		{"file that others may write to", func(dir string) error { return os.Chmod(filepath.Join(dir, runFile), 0o666) }, false},
+		{"link", func(dir string) error {
+			file := filepath.Join(dir, runFile)
+			return errors.Join(os.Rename(file, file+"2"), os.Symlink(file+"2", file))
+		}, false},
+		{"nothing", func(dir string) error { return os.Remove(filepath.Join(dir, runFile)) }, false},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "run")
+			if err := os.Mkdir(dir, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(filepath.Join(dir, runFile), []byte(`{"ID":"c1"}`), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if err := row.change(dir); err != nil {
+				t.Fatal(err)
+			}
+			config, err := readRun(dir)
+			if err != nil || (config != nil) != row.want || row.want && config.ID != "c1" {
+				t.Errorf("%+v, %v", config, err)
+			}
 		})
 	}
 }

@@ -23,8 +23,9 @@ import (
 // runFile, in the directory of a run, is what its end needs to know if somebody else sees to that.
 const runFile = "run.json"
 
-// leave starts the container, unless it is only to be created, and leaves it to the verbs that work on running shims. Its streams
-// are /dev/null unless it is to be attached to, and its events wait for shutdown. If it cannot be started nothing is left.
+// leave starts the container, unless it is only to be created, and leaves it to the verbs that work on
+// running shims. Its streams are /dev/null unless it is to be attached to, and its events wait for
+// shutdown. If it cannot be started nothing is left.
 func (r *run) leave(ctx context.Context) error {
 	err := r.start(ctx)
 	if err != nil {
@@ -133,20 +134,17 @@ type leftover struct {
 // shims have theirs, but then the manager that it was told of is a name in that directory. It serves
 // events again, for those that the shim could not get rid of; the caller closes them.
 func findLeftover(ctx context.Context, address string, pid int) (*leftover, error) {
-	dir, data, err := findRun(ctx, address, pid)
-	if err != nil || dir == "" {
+	dir, config, err := findRun(ctx, address, pid)
+	if err != nil || config == nil {
 		return nil, err
 	}
-	l := &leftover{dir: dir}
-	if err := json.Unmarshal(data, &l.config); err != nil {
-		return nil, fmt.Errorf("cannot use %s of %s: %w", runFile, l.dir, err)
-	}
+	l := &leftover{dir: dir, config: *config}
 	l.events, err = client.ListenEvents(l.config.TTRPCAddress)
 	return l, err
 }
 
-// findRun returns the directory of that run, "" if there is none, and what is in its runFile.
-func findRun(ctx context.Context, address string, pid int) (string, []byte, error) {
+// findRun returns the directory of that run and what is in its runFile, nil if there is none.
+func findRun(ctx context.Context, address string, pid int) (dir string, config *client.StartConfig, err error) {
 	dirs := []string{filepath.Dir(filepath.Dir(strings.TrimPrefix(address, "unix://")))}
 	shims, err := node.Find(ctx, node.Config{})
 	if err != nil {
@@ -158,12 +156,8 @@ func findRun(ctx context.Context, address string, pid int) (string, []byte, erro
 		}
 	}
 	for _, dir := range dirs {
-		data, err := os.ReadFile(filepath.Join(dir, runFile))
-		if err == nil {
-			return dir, data, nil
-		}
-		if !errors.Is(err, os.ErrNotExist) {
-			return "", nil, err
+		if config, err := readRun(dir); err != nil || config != nil {
+			return dir, config, err
 		}
 	}
 	return "", nil, nil

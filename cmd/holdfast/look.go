@@ -75,7 +75,7 @@ func why(ctx context.Context, t *target) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	if dir, _, err := findRun(ctx, t.address, t.shimPid); err == nil && dir != "" {
+	if _, run, err := findRun(ctx, t.address, t.shimPid); err == nil && run != nil {
 		f.Events = nil // of run -d: nobody is to take them before shutdown
 	}
 	all := reasons(f, t.id, commandsOf(f), time.Now())

@@ -47,8 +47,9 @@ type BundleConfig struct {
 }
 
 // NewBundle makes a bundle in dir: config.json and, unless cfg names one, a rootfs with the directories
-// that a container needs, on which the host's /usr is mounted read-only. So sh and coreutils are there without
-// any image. dir is made if need be; a bundle in it is overwritten. It is dir's owner who removes it.
+// that a container needs, on which the host's /usr is mounted read-only. So sh and coreutils are there
+// without any image. dir is made if need be; a bundle in it is overwritten. It is dir's owner who
+// removes it.
 func NewBundle(dir string, cfg BundleConfig) error {
 	dir, err := filepath.Abs(dir)
 	if err != nil {

@@ -13,8 +13,8 @@ import (
 )
 
 // Facts returns what the shim tells of itself, with requests by their age, the oldest first, and
-// containers by their ID; the sorting is not the shim's, in which it would cost 60 KB. Shims other than holdfast's answer
-// errdefs.ErrNotImplemented.
+// containers by their ID; the sorting is not the shim's, in which it would cost 50 KB. Shims other than
+// holdfast's answer errdefs.ErrNotImplemented.
 func (s *Shim) Facts(ctx context.Context) (facts.Facts, error) {
 	var f facts.Facts
 	text, err := s.debug(ctx, facts.MethodFacts)
