@@ -235,6 +235,21 @@ func (c *containerd) stop(t *testing.T) { c.end(t, syscall.SIGTERM) }
 // kill ends the daemon without warning. Containers live on.
 func (c *containerd) kill(t *testing.T) { c.end(t, syscall.SIGKILL) }
 
+// whileAway kills the daemon, lets the container whose process has that pid end, which waits for a file,
+// and starts the daemon again.
+func (c *containerd) whileAway(t *testing.T, pid int, file string) {
+	t.Helper()
+	c.kill(t)
+	touch(t, pid, file)
+	eventually(t, func() error {
+		if alive(pid) {
+			return fmt.Errorf("init %d is alive", pid)
+		}
+		return nil
+	})
+	c.start(t)
+}
+
 func (c *containerd) end(t *testing.T, sig syscall.Signal) {
 	t.Helper()
 	if c.events != nil { // else it has not got so far

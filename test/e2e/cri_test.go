@@ -225,15 +225,7 @@ func testKubelet(t *testing.T, version string) {
 	t.Run("exit while containerd is away", func(t *testing.T) {
 		id := k.run(t, 0, "while [ ! -e /tmp/stop ]; do sleep 0.1; done; exit 9")
 		pid := c.task(t, id).pid
-		c.kill(t)
-		touch(t, pid, "/tmp/stop")
-		eventually(t, func() error {
-			if alive(pid) {
-				return fmt.Errorf("init %d is alive", pid)
-			}
-			return nil
-		})
-		c.start(t)
+		c.whileAway(t, pid, "/tmp/stop")
 		k.ready(t)
 		k.becomes(t, id, "CONTAINER_EXITED 9 Error")
 	})

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -40,22 +41,63 @@ func (c *containerd) ctr(t *testing.T, args ...string) result {
 // ctrWith runs ctr with the given standard input.
 func (c *containerd) ctrWith(t *testing.T, stdin string, args ...string) result {
 	t.Helper()
+	return execute(t, stdin, c.command(args...))
+}
+
+// execute runs a command line with the given standard input, and environment beside that of ctr.
+func execute(t *testing.T, stdin string, line []string, env ...string) result {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	line := c.command(args...)
 	cmd := exec.CommandContext(ctx, line[0], line[1:]...)
 	cmd.WaitDelay = time.Second
-	cmd.Env = environment()
+	cmd.Env = append(environment(), env...)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &stdout, &stderr
 	err := cmd.Run()
 	if ctx.Err() != nil {
-		t.Fatalf("ctr %q did not end within %v; its output: %s%s", args, patience, &stdout, &stderr)
+		t.Fatalf("%q did not end within %v; its output: %s%s", line, patience, &stdout, &stderr)
 	}
 	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
-		t.Fatalf("ctr %q: %v", args, err)
+		t.Fatalf("%q: %v", line, err)
 	}
 	return result{stdout.String(), stderr.String(), cmd.ProcessState.ExitCode()}
+}
+
+// A tool is another client of containerd's than ctr.
+type tool struct {
+	name string
+	line []string // its command line, with the flags that say which containerd
+	env  []string
+}
+
+// build builds the tool of a name, from the module of that name below test, and returns its path. The
+// test is skipped if that cannot be.
+func build(t *testing.T, name string) string {
+	t.Helper()
+	dir, err := output("../build-tool", name)
+	if err != nil {
+		t.Skipf("%s cannot be built: %v", name, err)
+	}
+	return filepath.Join(dir, name)
+}
+
+// run returns what the tool prints, without white space around it, and its exit status.
+func (o *tool) run(t *testing.T, args ...string) result {
+	t.Helper()
+	r := execute(t, "", append(slices.Clone(o.line), args...), o.env...)
+	r.Stdout = strings.TrimSpace(r.Stdout)
+	return r
+}
+
+// ok is run for what has to succeed.
+func (o *tool) ok(t *testing.T, args ...string) string {
+	t.Helper()
+	r := o.run(t, args...)
+	if r.Code != 0 {
+		t.Fatalf("%s %q: %+v", o.name, args, r)
+	}
+	return r.Stdout
 }
 
 // ok runs ctr, demands that it succeeds, and returns its output.

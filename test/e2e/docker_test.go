@@ -177,15 +177,7 @@ func TestDocker(t *testing.T) {
 			if _, err := fmt.Sscan(d.ok(t, "inspect", "--format", "{{.State.Pid}}", id), &pid); err != nil {
 				t.Fatal(err)
 			}
-			c.kill(t)
-			touch(t, pid, "/stop")
-			eventually(t, func() error {
-				if alive(pid) {
-					return fmt.Errorf("init %d is alive", pid)
-				}
-				return nil
-			})
-			c.start(t)
+			c.whileAway(t, pid, "/stop")
 			d.becomes(t, id, "exited 9 false")
 			if got := d.ok(t, "logs", id); got != "bye" {
 				t.Errorf("its log: %q", got)

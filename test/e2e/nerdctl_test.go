@@ -1,50 +1,15 @@
 package e2e
 
 import (
-	"bytes"
-	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 )
 
 // nerdctl is the command line of that name, for one containerd.
-type nerdctl struct {
-	*containerd
-	path string
-}
-
-// run returns what nerdctl prints, and its exit status. None of its files is outside of containerd's
-// directory.
-func (n *nerdctl) run(t *testing.T, args ...string) result {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, n.path, append([]string{
-		"--address", n.socket, "--namespace", n.tasks, "--data-root", filepath.Join(n.dir, "nerdctl"),
-		"--cni-netconfpath", filepath.Join(n.dir, "cni"), "--cgroup-manager", "cgroupfs", "--hosts-dir", n.dir,
-	}, args...)...)
-	cmd.Env = append(environment(), "NERDCTL_TOML="+filepath.Join(n.dir, "none.toml"))
-	var stdout, stderr bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	if err := cmd.Run(); cmd.ProcessState == nil || ctx.Err() != nil {
-		t.Fatalf("nerdctl %q: %v, %v; %s%s", args, err, ctx.Err(), &stdout, &stderr)
-	}
-	return result{strings.TrimSpace(stdout.String()), stderr.String(), cmd.ProcessState.ExitCode()}
-}
-
-// ok is run for what has to succeed.
-func (n *nerdctl) ok(t *testing.T, args ...string) string {
-	t.Helper()
-	r := n.run(t, args...)
-	if r.Code != 0 {
-		t.Fatalf("nerdctl %q: %+v", args, r)
-	}
-	return r.Stdout
-}
+type nerdctl struct{ tool }
 
 // becomes waits until inspect tells the state and the exit status.
 func (n *nerdctl) becomes(t *testing.T, id, want string) {
@@ -64,12 +29,13 @@ func TestNerdctl(t *testing.T) {
 	if upstream {
 		t.Skip("shows what ours does")
 	}
-	dir, err := output("../build-nerdctl")
-	if err != nil {
-		t.Skipf("nerdctl cannot be built: %v", err)
-	}
+	path := build(t, "nerdctl")
 	c := launch(t, "2.4")
-	n := &nerdctl{c, filepath.Join(dir, "nerdctl")}
+	// None of its files is outside of containerd's directory.
+	n := &nerdctl{tool{"nerdctl", []string{
+		path, "--address", c.socket, "--namespace", c.tasks, "--data-root", filepath.Join(c.dir, "nerdctl"),
+		"--cni-netconfpath", filepath.Join(c.dir, "cni"), "--cgroup-manager", "cgroupfs", "--hosts-dir", c.dir,
+	}, []string{"NERDCTL_TOML=" + filepath.Join(c.dir, "none.toml")}}}
 	run := func(more ...string) []string {
 		return append([]string{"run", "--network", "none", "--runtime", "io.containerd.holdfast.v2", "--cgroup-parent", "/" + c.namespace}, more...)
 	}
@@ -131,22 +97,14 @@ func TestNerdctl(t *testing.T) {
 		if _, err := fmt.Sscan(n.ok(t, "inspect", "--format", "{{.State.Pid}}", id), &pid); err != nil {
 			t.Fatal(err)
 		}
-		c.kill(t)
-		touch(t, pid, "/stop")
-		eventually(t, func() error {
-			if alive(pid) {
-				return fmt.Errorf("init %d is alive", pid)
-			}
-			return nil
-		})
-		c.start(t)
+		c.whileAway(t, pid, "/stop")
 		n.becomes(t, id, "exited 9")
 		if got := n.ok(t, "logs", id); got != "bye" {
 			t.Errorf("its log: %q", got)
 		}
 		n.ok(t, "rm", id)
 	})
-	if entries, err := os.ReadDir(filepath.Join(n.dir, "nerdctl")); err != nil || len(entries) == 0 {
+	if entries, err := os.ReadDir(filepath.Join(c.dir, "nerdctl")); err != nil || len(entries) == 0 {
 		t.Errorf("nerdctl has kept its files elsewhere: %v, %v", entries, err)
 	}
 }
