@@ -66,7 +66,7 @@ func newServer(service *Service, events *EventLog, log *slog.Logger) (*ttrpc.Ser
 	looks := newInspector(service, events)
 	server, err := ttrpc.NewServer(
 		ttrpc.WithServerHandshaker(greeter{service: service, visited: events.Visited}),
-		ttrpc.WithUnaryServerInterceptor(edge(log, service.steps, newTidier(), looks.requests)),
+		ttrpc.WithUnaryServerInterceptor(edge(log, service.steps, newTidier(func() { events.gather(); service.steps.Gather() }), looks.requests)),
 	)
 	if err != nil {
 		return nil, err

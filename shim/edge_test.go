@@ -24,7 +24,7 @@ func through(answer any, err error) (any, error) {
 }
 
 func handle(handler func() (any, error)) (any, error) {
-	return edge(slog.New(slog.DiscardHandler), nil, newTidierWith(func() {}, func() bool { return true }), newRequests())(context.Background(), nil,
+	return edge(slog.New(slog.DiscardHandler), nil, newTidierWith(func() {}, func() {}, func() bool { return true }), newRequests())(context.Background(), nil,
 		&ttrpc.UnaryServerInfo{FullMethod: "/containerd.task.v3.Task/State"},
 		func(context.Context, func(any) error) (any, error) { return handler() })
 }

@@ -1,6 +1,7 @@
 package shim
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
@@ -196,6 +197,20 @@ func (l *EventLog) keep(e taken) {
 	}
 	l.taken[l.oldest] = e
 	l.oldest = (l.oldest + 1) % maxTaken
+}
+
+// gather moves the events that are kept to memory of their own. Each was made at another time, and keeps a
+// piece of memory among much that is garbage by now.
+func (l *EventLog) gather() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i := range l.taken {
+		e := *l.taken[i].Envelope
+		at, event := *e.Timestamp, *e.Event
+		event.Value = bytes.Clone(event.Value)
+		e.Timestamp, e.Event = &at, &event
+		l.taken[i].Envelope = &e
+	}
 }
 
 // send is the one sender.

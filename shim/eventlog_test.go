@@ -267,6 +267,11 @@ func TestTheLastEventsAreKeptForWhoLooks(t *testing.T) {
 		for l.Backlog() > 0 {
 			time.Sleep(time.Millisecond)
 		}
+		old := l.taken[0].Envelope
+		l.gather()
+		if moved := l.taken[0].Envelope; moved == old || &moved.Event.Value[0] == &old.Event.Value[0] {
+			t.Error("an event that is kept has not been moved")
+		}
 		kept := min(first+n, maxTaken)
 		events := l.events()
 		if len(events) != kept {

@@ -7,13 +7,25 @@ import (
 	"time"
 )
 
-// Garbage is collected when the shim comes to rest after many requests, and not before, nor after a few.
+// Garbage is collected when the shim comes to rest after many requests, and not before, nor after a few: twice,
+// with what is kept moved in between.
 // Threads are shed at each rest.
 func TestGarbageIsCollectedAtRest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var collections, sheddings atomic.Int32
+		var collections, gathered, sheddings atomic.Int32
 		var stubborn atomic.Bool // threads do not go
-		tidier := newTidierWith(func() { collections.Add(1) }, func() bool { sheddings.Add(1); return !stubborn.Load() })
+		gather := func() {
+			if collections.Load() == 0 {
+				t.Error("what is kept was moved among garbage, not after a collection")
+			}
+			gathered.Store(collections.Load())
+		}
+		collect := func() {
+			if n := collections.Add(1); n%2 == 0 && gathered.Load() != n-1 {
+				t.Error("nothing was moved between two collections")
+			}
+		}
+		tidier := newTidierWith(gather, collect, func() bool { sheddings.Add(1); return !stubborn.Load() })
 		after := func(requests int, every time.Duration, want int32) {
 			t.Helper()
 			for range requests {
@@ -21,8 +33,8 @@ func TestGarbageIsCollectedAtRest(t *testing.T) {
 				time.Sleep(every)
 			}
 			synctest.Wait()
-			if collections := collections.Load(); collections != want {
-				t.Errorf("%d collections after %d requests, one every %v; want %d", collections, requests, every, want)
+			if collections := collections.Load(); collections != 2*want {
+				t.Errorf("%d collections after %d requests, one every %v; want %d", collections, requests, every, 2*want)
 			}
 		}
 		after(manyRequests-1, 2*quietTime, 0)

@@ -93,7 +93,7 @@ func TestRequestThatTakesLongIsReportedOnce(t *testing.T) {
 				steps := new(recorder.Recorder)
 				steps.Reach(recorder.CreateBegun, "c1", "")
 				during := ""
-				_, err := edge(log, steps, newTidierWith(func() {}, func() bool { return true }), newRequests())(t.Context(), nil, &ttrpc.UnaryServerInfo{FullMethod: "/containerd.task.v3.Task/" + method},
+				_, err := edge(log, steps, newTidierWith(func() {}, func() {}, func() bool { return true }), newRequests())(t.Context(), nil, &ttrpc.UnaryServerInfo{FullMethod: "/containerd.task.v3.Task/" + method},
 					func(context.Context, func(any) error) (any, error) {
 						time.Sleep(10 * slowCall)
 						synctest.Wait() // for what watches it

@@ -68,6 +68,27 @@ func (r *Recorder) add(e entry) {
 	r.next = (r.next + 1) % size
 }
 
+// Gather moves the names in what is remembered to memory of their own. Each came with a request, and keeps a
+// piece of memory among much that is garbage by now.
+func (r *Recorder) Gather() {
+	if r == nil {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	names := map[string]string{}
+	moved := func(name string) string {
+		if _, ok := names[name]; !ok {
+			names[name] = strings.Clone(name)
+		}
+		return names[name]
+	}
+	for i := range r.ring {
+		e := &r.ring[i]
+		e.task, e.exec = moved(e.task), moved(e.exec)
+	}
+}
+
 // Steps returns the steps and spans in the order in which they ended, oldest first.
 func (r *Recorder) Steps() []facts.Step {
 	if r == nil {

@@ -2,10 +2,12 @@ package recorder
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+	"unsafe"
 
 	"holdfast/internal/facts"
 )
@@ -97,4 +99,32 @@ func TestStepsAreNumbered(t *testing.T) {
 		}
 		last[label.Op] = label.N
 	}
+}
+
+// Gather changes nothing that can be seen, and lets go of the memory that the names came in.
+func TestGatherMovesNames(t *testing.T) {
+	var r Recorder
+	request := strings.Repeat("x", 1<<10) + "c1" + "e1"
+	r.Reach(StartBegun, request[1<<10:][:2], "")
+	for range size + 3 {
+		r.Reach(StartRan, request[1<<10:][:2], request[1<<10:][2:])
+	}
+	before := r.Steps()
+	r.Gather()
+	after := r.Steps()
+	if !slices.Equal(before, after) {
+		t.Errorf("%v became %v", before, after)
+	}
+	first, last := after[0], after[len(after)-1]
+	for what, pair := range map[string][2]string{
+		"the container's is the request's": {request[1<<10:][:2], first.ID}, "the exec's is the request's": {request[1<<10:][2:], first.Exec},
+	} {
+		if unsafe.StringData(pair[0]) == unsafe.StringData(pair[1]) {
+			t.Errorf("the memory of %s", what)
+		}
+	}
+	if unsafe.StringData(first.ID) != unsafe.StringData(last.ID) {
+		t.Error("the same name is there twice")
+	}
+	(*Recorder)(nil).Gather()
 }
