@@ -10,6 +10,8 @@ OOMS    ?= 200
 SYSTEMD_OOMS ?= 50
 # A copy of the database of vulnerabilities, for machines without a network; empty: the public one.
 VULNDB  ?=
+# no: build with Go's runtime as it is.
+TUNE    ?= yes
 # What bench runs containers with.
 RUNTIME ?= runc
 PREFIX  ?= /usr/local
@@ -29,9 +31,13 @@ DEBVERSION := $(if $(filter v%,$(VERSION)),$(patsubst v%,%,$(VERSION)),0~git$(SO
 # (docs/decisions/0007).
 # Functions begin at 16 bytes rather than 32, and those of protobuf, of which the shim runs next to
 # nothing, are not copied into each other: 0.2 MB of the binary.
-GOBUILD := CGO_ENABLED=0 GOEXPERIMENT=nogreenteagc go build -trimpath -buildvcs=$(VCS) \
+# Four constants of Go's runtime are others, for memory and wake-ups of each shim (docs/decisions/0009).
+# TUNE=no leaves them as they are, for a Go that internal/tune does not know.
+GOBUILD := CGO_ENABLED=0 GOEXPERIMENT=nogreenteagc go build -trimpath -buildvcs=$(VCS) $$overlay \
 	-tags no_grpc -gcflags 'google.golang.org/protobuf/...=-l' \
 	-ldflags '-s -w -buildid= -funcalign=16 -X main.version=$(VERSION)'
+
+OVERLAY := $(if $(filter no,$(TUNE)),overlay=,overlay=$$(go run ./internal/tune "$$(go env GOROOT)" "$$(go env GOVERSION)" "$$(go env GOCACHE)") || exit 1; overlay="-overlay $$overlay")
 
 # Kept out of go.mod: what checks the product is not part of it.
 MD2MAN      := go run github.com/cpuguy83/go-md2man/v2@v2.0.7
@@ -46,7 +52,7 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## build the shim and the client into bin/
-	@for p in $(PROGRAMS); do $(GOBUILD) -o $(BIN)/$$p ./cmd/$$p || exit 1; done
+	@$(OVERLAY); for p in $(PROGRAMS); do $(GOBUILD) -o $(BIN)/$$p ./cmd/$$p || exit 1; done
 
 pages: # the manual pages, into bin/man
 	@mkdir -p $(BIN)/man
@@ -84,7 +90,7 @@ deb: ## build a Debian package into bin/
 
 dist: pages ## build archives for amd64 and arm64 into bin/dist, with checksums and bills of materials
 	@rm -rf $(BIN)/dist && mkdir -p $(BIN)/dist
-	@for a in amd64 arm64; do \
+	@$(OVERLAY); for a in amd64 arm64; do \
 		tree=$(BIN)/dist/holdfast-$(VERSION)-linux-$$a && mkdir -p $$tree/bin $$tree/man && cp $(addprefix $(BIN)/man/,$(PAGES)) $$tree/man/ && \
 		for p in $(PROGRAMS); do GOARCH=$$a $(GOBUILD) -o $$tree/bin/$$p ./cmd/$$p || exit 1; done && \
 		go run ./internal/dist/sbom holdfast $(VERSION) $$tree/bin/* >$$tree/sbom.cdx.json && \

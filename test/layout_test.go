@@ -35,6 +35,7 @@ var mayImport = map[string][]string{
 	"holdfast/internal/api/stats2":   {"holdfast/internal/wire"},
 	"holdfast/internal/api/generate": {},
 	"holdfast/internal/dist/sbom":    {},
+	"holdfast/internal/tune":         {},
 	"holdfast/process": {
 		"holdfast/internal/api", "holdfast/internal/wire",
 		"holdfast/runc", "holdfast/stdio", "holdfast/oom",

@@ -46,13 +46,13 @@ func run(m *testing.M) int {
 }
 
 func build() bool {
-	for binary, pkg := range map[string]string{
-		shimBinary: "holdfast/cmd/containerd-shim-holdfast-v2", fakeRuntime: "holdfast/test/fakerunc",
+	for _, build := range []*exec.Cmd{
+		exec.Command("make", "-s", "-C", "../..", "build", "BIN="+filepath.Dir(shimBinary)), // as users have it
+		exec.Command("go", "build", "-tags", "no_grpc", "-o", fakeRuntime, "holdfast/test/fakerunc"),
 	} {
-		build := exec.Command("go", "build", "-tags", "no_grpc", "-o", binary, pkg)
 		build.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := build.CombinedOutput(); err != nil {
-			fmt.Fprintf(os.Stderr, "build %s: %v\n%s", pkg, err, out)
+			fmt.Fprintf(os.Stderr, "%s: %v\n%s", build, err, out)
 			return false
 		}
 	}
