@@ -35,7 +35,7 @@ type attachment struct {
 // before follow.
 func attach(dir, name string, terminal, stdin bool) (*attachment, error) {
 	streams, err := client.OpenIO(dir, name, client.IOConfig{
-		Stdin: stdin, Terminal: terminal, Stdout: os.Stdout, Stderr: os.Stderr, Forget: true,
+		Stdin: stdin, Terminal: terminal, Stdout: stdout, Stderr: os.Stderr, Forget: true,
 	})
 	if err != nil {
 		return nil, err

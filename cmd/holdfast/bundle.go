@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"holdfast/internal/client"
@@ -46,6 +47,8 @@ func (r *run) makeBundle(args []string) (terminal bool, err error) {
 // fits tells whether the arguments say what to run.
 func (r *run) fits(args []string) error {
 	switch {
+	case slices.Contains(args[:min(len(args), 1)], ""):
+		return errors.New("cannot run anything: because the first argument is empty; it is a bundle, or a command")
 	case r.rootfs == "" && len(args) > 1 && strings.HasPrefix(args[1], "-"):
 		return fmt.Errorf("cannot tell whose flag %s is: because it stands behind the bundle; put flags before it", args[1])
 	case r.rootfs == "" && len(args) > 1:

@@ -81,9 +81,9 @@ func (l limits) resources() (specs.LinuxResources, error) {
 	var r specs.LinuxResources
 	switch {
 	case l == (limits{}):
-		return r, errors.New("cannot change nothing: give --memory, --cpus or --pids, each above 0, or -1 for no limit")
+		return r, misuse{errors.New("cannot change nothing: give --memory, --cpus or --pids, each above 0, or -1 for no limit")}
 	case l.memory < -1, l.pids < -1, l.cpus < 0 && l.cpus != -1, math.IsNaN(l.cpus), l.cpus > maxCPUs:
-		return r, errors.New("cannot use that as a limit: because it is neither above 0 nor -1, which lifts it, or too much")
+		return r, misuse{errors.New("cannot use that as a limit: because it is neither above 0 nor -1, which lifts it, or too much")}
 	}
 	if l.memory != 0 {
 		r.Memory = &specs.LinuxMemory{Limit: &l.memory}
@@ -118,7 +118,7 @@ func update(ctx context.Context, t *target) (int, error) {
 
 func checkpoint(ctx context.Context, t *target) (int, error) {
 	if t.image == "" {
-		return 0, errors.New("cannot write a checkpoint: because it has no place; give --image DIRECTORY")
+		return 0, misuse{errors.New("cannot write a checkpoint: because it has no place; give --image DIRECTORY")}
 	}
 	path, err := filepath.Abs(t.image) // the shim works elsewhere
 	if err != nil {
@@ -154,9 +154,9 @@ func ps(ctx context.Context, t *target) (int, error) {
 		all = append(all, describeProcess(int(p.GetPid())))
 	}
 	if t.json {
-		return 0, writeJSON(os.Stdout, all)
+		return 0, writeJSON(stdout, all)
 	}
-	table := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+	table := tabwriter.NewWriter(stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "PID\tSTATE\tMEMORY\tCOMMAND")
 	for _, p := range all {
 		fmt.Fprintf(table, "%d\t%s\t%s\t%s\n", p.Pid, p.State, p.memoryText(), p.Command)

@@ -33,16 +33,16 @@ func (r *run) leave(ctx context.Context) error {
 	}
 	address := r.session.Result.Address
 	r.session.Close()
-	fmt.Printf("container  %s\naddress    %s\n\n", r.id, address)
+	fmt.Fprintf(stdout, "container  %s\naddress    %s\n\n", r.id, address)
 	if r.remove {
 		return tidyLater(address, r.id)
 	}
 	if r.created {
-		fmt.Printf("holdfast start --address %s %s\n", address, r.id)
+		fmt.Fprintf(stdout, "holdfast start --address %s %s\n", address, r.id)
 	}
-	fmt.Printf("holdfast kill --address %s %s\n", address, r.id)
-	fmt.Printf("holdfast delete --address %s %s\n", address, r.id)
-	fmt.Printf("holdfast shutdown --address %s\n", address)
+	fmt.Fprintf(stdout, "holdfast kill --address %s %s\n", address, r.id)
+	fmt.Fprintf(stdout, "holdfast delete --address %s %s\n", address, r.id)
+	fmt.Fprintf(stdout, "holdfast shutdown --address %s\n", address)
 	return nil
 }
 

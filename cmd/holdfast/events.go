@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"os/signal"
 	"text/tabwriter"
 	"time"
@@ -42,7 +41,7 @@ func listEvents(ctx context.Context, t *target) (int, error) {
 		if err != nil {
 			return 0, err
 		}
-		if err := writeEvents(os.Stdout, fresh(f.Events, t.id, seen), t.json, first); err != nil {
+		if err := writeEvents(stdout, fresh(f.Events, t.id, seen), t.json, first); err != nil {
 			return 0, err
 		}
 		if !t.follow || !sleep(ctx, followPause) {

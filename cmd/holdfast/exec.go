@@ -24,7 +24,7 @@ const startPause = 10 * time.Millisecond
 // kills the process; a second one leaves it.
 func runExec(ctx context.Context, t *target) (status int, err error) {
 	if len(t.args) == 0 {
-		return 0, errors.New("cannot run nothing: name a command after the id")
+		return 0, misuse{errors.New("cannot run nothing: name a command after the id")}
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

@@ -65,7 +65,7 @@ func stacks(ctx context.Context, t *target) (int, error) {
 	if err != nil {
 		return 0, explain(err)
 	}
-	fmt.Print(text)
+	fmt.Fprint(stdout, text)
 	return 0, nil
 }
 
@@ -80,10 +80,10 @@ func why(ctx context.Context, t *target) (int, error) {
 	}
 	all := reasons(f, t.id, commandsOf(f), time.Now())
 	if t.json {
-		return 0, writeJSON(os.Stdout, all)
+		return 0, writeJSON(stdout, all)
 	}
 	for _, sentence := range all {
-		fmt.Println(sentence)
+		fmt.Fprintln(stdout, sentence)
 	}
 	return 0, nil
 }

@@ -20,8 +20,14 @@ import (
 // Exit statuses of holdfast itself.
 const (
 	exitFailed = 125 // as other tools that pass on the status of a container
-	exitUsage  = 2
+	exitUsage  = 2   // but exitFailed of those verbs, for which it is a container's status like others
 )
+
+// passOn are the verbs that end with the status of a container's process.
+var passOn = []string{"run", "exec", "attach"}
+
+// misuse is an error of whoever calls, found by looking at the arguments alone.
+type misuse struct{ error }
 
 // version is set by the linker, see the Makefile.
 var version = "unknown"
@@ -57,7 +63,7 @@ var runVerbs = []verb{
 const runUsage = "[BUNDLE | --rootfs DIR COMMAND…]"
 
 func main() {
-	os.Exit(execute(context.Background(), os.Args[1:], os.Stdout, os.Stderr))
+	os.Exit(execute(context.Background(), os.Args[1:], stdout, os.Stderr))
 }
 
 // outcome is the end of a verb that was understood.
@@ -70,38 +76,59 @@ func (o *outcome) Error() string { return fmt.Sprint(o.err) }
 
 // execute runs the verb in args and returns the exit status.
 func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	root := newRoot()
+	root := newRoot(stdout, stderr)
 	root.SetArgs(args)
-	root.SetOut(stdout)
-	root.SetErr(stderr)
 	ran, err := root.ExecuteContextC(ctx)
-	var end *outcome
+	name := ran.CommandPath()
+	usage := exitUsage
+	if slices.Contains(passOn, ran.Name()) {
+		usage = exitFailed
+	}
+	end, wrong := &outcome{}, misuse{}
+	understood := err == nil || errors.As(err, &end)
+	if o, ok := stdout.(*output); ok && o.failed != nil && (err == nil || errors.Is(cmp.Or(end.err, err), o.failed)) {
+		understood, end.err = true, fmt.Errorf("cannot write all output: because %w", o.failed)
+	}
 	switch {
-	case err == nil:
-		return 0
-	case !errors.As(err, &end):
-		fmt.Fprintf(stderr, "%s: %v; %s -h explains\n", ran.CommandPath(), err, ran.CommandPath())
-		return exitUsage
+	case !understood, errors.As(end.err, &wrong):
+		fmt.Fprintf(stderr, "%s: %v; %s -h explains\n", name, cmp.Or(end.err, err), name)
+		return usage
 	case end.err != nil:
-		fmt.Fprintf(stderr, "%s: %v\n", ran.CommandPath(), end.err)
+		fmt.Fprintf(stderr, "%s: %v\n", name, end.err)
 		return cmp.Or(end.status, exitFailed)
 	}
 	return end.status
 }
 
+// isID tells whether an id can be one: it is part of names of files.
+func isID(id string) bool {
+	return len(id) <= maxID && id != "." && id != ".." && !strings.HasPrefix(id, "-") && !strings.ContainsAny(id, "/\x00")
+}
+
+// maxID leaves room for what the shim puts around an id in the name of a file.
+const maxID = 200
+
+func badID(id string) error {
+	return misuse{fmt.Errorf("cannot use %q as an id: because it is no file name; use letters, digits, dots and dashes, %d at most", id, maxID)}
+}
+
+func noVerb(name string) error { return fmt.Errorf("there is no verb %q", name) }
+
 // newRoot returns the tree of commands.
-func newRoot() *cobra.Command {
+func newRoot(stdout, stderr io.Writer) *cobra.Command {
 	root := &cobra.Command{
 		Use: "holdfast", Short: "run containers through a shim without a manager, and look into shims",
 		SilenceErrors: true, SilenceUsage: true, Version: version,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return fmt.Errorf("there is no verb %q", args[0])
+				return noVerb(args[0])
 			}
 			return errors.New("a verb is missing")
 		},
 		RunE: func(*cobra.Command, []string) error { return nil },
 	}
+	root.SetOut(stdout)
+	root.SetErr(stderr)
 	root.SetVersionTemplate("holdfast {{.Version}}\n")
 	for _, g := range groups {
 		root.AddGroup(&cobra.Group{ID: g.id, Title: g.title})
@@ -114,11 +141,38 @@ func newRoot() *cobra.Command {
 	hidden := tidyVerb.command()
 	hidden.Hidden = true
 	root.AddCommand(hidden)
+	addHelp(root)
 	root.AddCommand(&cobra.Command{
 		Use: "version", Short: "print the version", Args: cobra.NoArgs,
 		Run: func(c *cobra.Command, _ []string) { fmt.Fprintln(c.OutOrStdout(), "holdfast", version) },
 	})
 	return root
+}
+
+// addHelp adds help and completion, which cobra would add, but with status 0 for what they do not know.
+func addHelp(root *cobra.Command) {
+	root.SetHelpCommand(&cobra.Command{
+		Use: "help [VERB]", Short: "explain a verb", Args: cobra.MaximumNArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			about, _, err := root.Find(args)
+			if err == nil && about == root && len(args) > 0 {
+				err = noVerb(args[0])
+			}
+			if err != nil {
+				return err
+			}
+			return about.Help()
+		},
+	})
+	root.InitDefaultCompletionCmd()
+	for _, c := range root.Commands() {
+		if c.Name() == "completion" {
+			c.RunE = func(_ *cobra.Command, args []string) error {
+				return fmt.Errorf("cannot complete for %q: because only bash, zsh, fish and powershell are known", strings.Join(args, " "))
+			}
+			c.Args = nil
+		}
+	}
 }
 
 // command returns the verb as a command of its own.
@@ -150,6 +204,9 @@ func (v verb) command() *cobra.Command {
 
 // fits tells whether these are as many arguments as the verb takes.
 func (v verb) fits(args []string) error {
+	if slices.Contains(args[:min(len(args), 1)], "") && strings.Contains(v.usage, "ID") {
+		return errors.New("cannot look for a container: because its id is empty")
+	}
 	if len(args) >= v.min && (v.open || len(args) <= v.max) {
 		return nil
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -91,13 +92,27 @@ func TestWrongUseIsExplained(t *testing.T) {
 	}{
 		{"", exitUsage, "holdfast: a verb is missing; holdfast -h explains"},
 		{"dance", exitUsage, `no verb "dance"`},
-		{"run a b", exitUsage, `cannot run "b": because the bundle a says what runs in it`},
+		{"run a b", exitFailed, `cannot run "b": because the bundle a says what runs in it`},
 		{"create a -t", exitUsage, "cannot tell whose flag -t is: because it stands behind the bundle"},
-		{"run --rootfs /", exitUsage, "because no command is given"},
-		{"run --nonsense", exitUsage, "--nonsense; holdfast run -h"},
+		{"run --rootfs /", exitFailed, "because no command is given"},
+		{"run --nonsense", exitFailed, "--nonsense; holdfast run -h"},
+		{"exec --nonsense", exitFailed, "--nonsense; holdfast exec -h"},
+		{"attach", exitFailed, "0 arguments: want ID"},
 		{"state", exitUsage, "0 arguments: want ID"},
+		{"state ''", exitUsage, "because its id is empty"},
+		{"run ''", exitFailed, "because the first argument is empty"},
+		{"exec '' true", exitFailed, "because its id is empty"},
+		{"exec --exec a/b c1 true", exitFailed, `cannot use "a/b" as an id`},
+		{"state --exec -x c1", exitUsage, `cannot use "-x" as an id`},
+		{"delete --exec .. c1", exitUsage, `cannot use ".." as an id`},
+		{"stats --interval 0", exitUsage, "it is not above 0"},
+		{"top --interval -1s c1", exitUsage, "it is not above 0"},
+		{"top --interval x c1", exitUsage, "invalid duration"},
+		{"help dance", exitUsage, `no verb "dance"`},
+		{"completion tcsh", exitUsage, `"tcsh": because only bash`},
+		{"completion", exitUsage, `because only bash`},
 		{"state no-such-container", exitFailed, "none that runs here has a bundle of that name"},
-		{"connect", exitFailed, "neither a container nor --address is given"},
+		{"connect", exitUsage, "neither a container nor --address is given"},
 		{"state c1 --address unix:///nonexistent/s", exitFailed, "no such file"},
 		{"run --id ../x", exitFailed, `"../x" as an id`},
 		{"run --shim /nonexistent/shim", exitFailed, "/nonexistent/shim"},
@@ -109,7 +124,11 @@ func TestWrongUseIsExplained(t *testing.T) {
 			needRoot(t)
 		}
 		var out, errs bytes.Buffer
-		status := execute(t.Context(), strings.Fields(row.args), &out, &errs)
+		args := strings.Fields(row.args)
+		for i := range args {
+			args[i] = strings.Trim(args[i], "'")
+		}
+		status := execute(t.Context(), args, &out, &errs)
 		if status != row.status || !strings.Contains(errs.String(), row.want) || out.Len() != 0 {
 			t.Errorf("holdfast %s: status %d, want %d; %q is not in %q; output %q",
 				row.args, status, row.status, row.want, &errs, &out)
@@ -117,9 +136,35 @@ func TestWrongUseIsExplained(t *testing.T) {
 	}
 }
 
+// TestLostOutputIsTold has every verb that needs no container write to a device that is full.
+func TestLostOutputIsTold(t *testing.T) {
+	rows := []string{
+		"-h", "help", "help ls", "version", "--version", "completion bash", "completion zsh", "completion fish",
+		"ls", "ls --json", "stats", "metrics", "gc", "gc --json", "doctor", "doctor --json",
+	}
+	for _, v := range allVerbs() {
+		rows = append(rows, v.name+" -h")
+	}
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer full.Close()
+	for _, row := range rows {
+		var errs bytes.Buffer
+		cmd := exec.CommandContext(deadline(t, time.Minute), filepath.Join(programs, "holdfast"), strings.Fields(row)...)
+		cmd.Stdout, cmd.Stderr = full, &errs
+		_ = cmd.Run() // its state tells
+		const want = "cannot write all output: because write /dev/stdout: no space left on device\n"
+		if status := cmd.ProcessState.ExitCode(); status != exitFailed || !strings.HasSuffix(errs.String(), want) {
+			t.Errorf("holdfast %s >/dev/full: status %d, %q", row, status, &errs)
+		}
+	}
+}
+
 // Each example is one of a verb that exists, with flags that it has.
 func TestExamplesCanBeTyped(t *testing.T) {
-	root := newRoot()
+	root := newRoot(io.Discard, io.Discard)
 	for name, text := range examples {
 		for line := range strings.Lines(text) {
 			command, _, _ := strings.Cut(strings.TrimSpace(line), "   ") // then what it does

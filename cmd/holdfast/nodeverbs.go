@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
+	"time"
 
 	flag "github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
@@ -28,7 +30,30 @@ func setupLs(f *flag.FlagSet) action {
 	o := &lsOptions{}
 	f.StringVar(&o.namespace, "namespace", "", "containerd namespace; all if not given")
 	f.BoolVar(&o.json, "json", false, "print JSON, one document")
-	return func(ctx context.Context, _ []string) (int, error) { return 0, ls(ctx, os.Stdout, *o) }
+	return func(ctx context.Context, _ []string) (int, error) { return 0, ls(ctx, stdout, *o) }
+}
+
+// interval is a flag: a time above 0.
+type interval time.Duration
+
+func newInterval(of *time.Duration) *interval {
+	*of = statsInterval
+	return (*interval)(of)
+}
+
+func (i *interval) String() string { return time.Duration(*i).String() }
+func (i *interval) Type() string   { return "duration" }
+
+// Set keeps the value if text is none.
+func (i *interval) Set(text string) error {
+	d, err := time.ParseDuration(text)
+	if err == nil && d <= 0 {
+		err = errors.New("it is not above 0")
+	}
+	if err == nil {
+		*i = interval(d)
+	}
+	return err
 }
 
 func setupStats(f *flag.FlagSet) action {
@@ -37,7 +62,7 @@ func setupStats(f *flag.FlagSet) action {
 	f.StringVar(&o.namespace, "namespace", "", "containerd namespace; all if not given")
 	f.BoolVar(&o.json, "json", false, "print JSON, one object for each container and line")
 	f.BoolVar(&o.watch, "watch", false, "go on until Ctrl-C")
-	f.DurationVar(&o.interval, "interval", statsInterval, "time between two tables of --watch")
+	f.Var(newInterval(&o.interval), "interval", "time between two tables of --watch")
 	return func(ctx context.Context, args []string) (int, error) {
 		if len(args) > 0 {
 			o.id, t.id = args[0], args[0]
@@ -55,14 +80,14 @@ func setupStats(f *flag.FlagSet) action {
 		ctx, stop := signal.NotifyContext(ctx, unix.SIGINT, unix.SIGTERM)
 		defer stop()
 		_, _, o.terminal = windowSize(os.Stdout)
-		return 0, nodeStats(ctx, os.Stdout, *o)
+		return 0, nodeStats(ctx, stdout, *o)
 	}
 }
 
 func setupMetrics(f *flag.FlagSet) action {
 	o := &surveyOptions{}
 	f.StringVar(&o.namespace, "namespace", "", "containerd namespace; all if not given")
-	return func(ctx context.Context, _ []string) (int, error) { return 0, metrics(ctx, os.Stdout, *o) }
+	return func(ctx context.Context, _ []string) (int, error) { return 0, metrics(ctx, stdout, *o) }
 }
 
 func setupGC(f *flag.FlagSet) action {
@@ -70,13 +95,13 @@ func setupGC(f *flag.FlagSet) action {
 	f.StringVar(&o.namespace, "namespace", "", "bundles of this containerd namespace only, and no sockets; all if not given")
 	f.BoolVar(&o.yes, "yes", false, "remove it")
 	f.BoolVar(&o.json, "json", false, "print JSON, one document")
-	return func(ctx context.Context, _ []string) (int, error) { return 0, gc(ctx, os.Stdout, *o) }
+	return func(ctx context.Context, _ []string) (int, error) { return 0, gc(ctx, stdout, *o) }
 }
 
 func setupDoctor(f *flag.FlagSet) action {
 	asJSON := f.Bool("json", false, "print JSON, one document")
 	return func(ctx context.Context, _ []string) (int, error) {
-		failing, err := doctor(ctx, os.Stdout, thisHost(), *asJSON)
+		failing, err := doctor(ctx, stdout, thisHost(), *asJSON)
 		if err != nil {
 			return 0, fmt.Errorf("cannot print: %w", err)
 		}

@@ -81,7 +81,7 @@ func (r *run) flags(f *flag.FlagSet) {
 // do runs the container and returns its exit status.
 func (r *run) do(ctx context.Context, args []string) (status int, err error) {
 	if err := r.fits(args); err != nil {
-		return exitUsage, err
+		return 0, misuse{err}
 	}
 	if err := r.check(); err != nil {
 		return 0, err
@@ -142,8 +142,8 @@ func (r *run) check() (err error) {
 	switch {
 	case os.Geteuid() != 0:
 		return errors.New("cannot run a container: because only root may; use sudo")
-	case r.id != "" && (r.id == "." || r.id == ".." || filepath.Base(r.id) != r.id):
-		return fmt.Errorf("cannot use %q as an id: because it is no file name; use letters, digits, dots and dashes", r.id)
+	case r.id != "" && !isID(r.id):
+		return badID(r.id)
 	}
 	if r.shim == "" {
 		r.shim, err = findShim()

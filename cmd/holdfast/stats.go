@@ -51,9 +51,6 @@ type look struct {
 func nodeStats(ctx context.Context, out io.Writer, o statsOptions) error {
 	o.usage = true
 	pause := statsPause
-	if o.interval <= 0 {
-		o.interval = statsInterval
-	}
 	last, err := takeLook(ctx, o)
 	for err == nil {
 		if !sleep(ctx, pause) {

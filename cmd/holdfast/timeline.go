@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"text/tabwriter"
 	"time"
@@ -34,12 +33,12 @@ func timeline(ctx context.Context, t *target) (int, error) {
 	}
 	deeds := deedsOf(f, t.id)
 	if t.trace {
-		return 0, writeTrace(os.Stdout, f.Pid, deeds)
+		return 0, writeTrace(stdout, f.Pid, deeds)
 	}
 	if t.json {
-		return 0, writeJSON(os.Stdout, deeds)
+		return 0, writeJSON(stdout, deeds)
 	}
-	return 0, writeTimeline(os.Stdout, deeds)
+	return 0, writeTimeline(stdout, deeds)
 }
 
 // deedsOf returns what a shim has done for a container, in the order in which it began, and what became

@@ -37,7 +37,7 @@ type topLook struct {
 }
 
 func topFlags(f *flag.FlagSet, t *target) {
-	f.DurationVar(&t.interval, "interval", statsInterval, "time between two tables")
+	f.Var(newInterval(&t.interval), "interval", "time between two tables")
 	f.BoolVar(&t.once, "once", false, "print one table, as if there were no terminal")
 	f.BoolVar(&t.json, "json", false, "print one table as JSON")
 }
@@ -57,13 +57,13 @@ func top(ctx context.Context, t *target) (int, error) {
 		}
 		now.compare(last)
 		if t.json {
-			return 0, writeJSON(os.Stdout, now.rows)
+			return 0, writeJSON(stdout, now.rows)
 		}
 		text := now.table()
 		if live {
 			text = clearScreen + text
 		}
-		if _, err := fmt.Print(text); err != nil || !live {
+		if _, err := fmt.Fprint(stdout, text); err != nil || !live {
 			return 0, err
 		}
 		last = now

@@ -115,6 +115,9 @@ func (t *target) flags(f *flag.FlagSet) {
 
 // dial connects, in the newest version of the service that the shim has.
 func (t *target) dial(ctx context.Context) (err error) {
+	if t.exec != "" && !isID(t.exec) {
+		return badID(t.exec)
+	}
 	if err := t.locate(ctx); err != nil {
 		return err
 	}
@@ -179,7 +182,7 @@ func (t *target) locate(ctx context.Context) error {
 		return nil
 	}
 	if t.id == "" {
-		return errors.New("cannot choose a shim: because neither a container nor --address is given; `holdfast ls` lists the shims")
+		return misuse{errors.New("cannot choose a shim: because neither a container nor --address is given; `holdfast ls` lists the shims")}
 	}
 	s, err := node.Lookup(ctx, node.Config{}, t.namespace, t.id)
 	if err != nil {
@@ -208,7 +211,7 @@ func printJSON(data []byte) (int, error) {
 	if err := json.Indent(&text, data, "", "  "); err != nil {
 		return 0, err
 	}
-	fmt.Println(text.String())
+	fmt.Fprintln(stdout, text.String())
 	return 0, nil
 }
 
@@ -263,7 +266,7 @@ func stats(ctx context.Context, t *target) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	fmt.Println(response.GetStats().GetTypeUrl())
+	fmt.Fprintln(stdout, response.GetStats().GetTypeUrl())
 	return show(response.GetStats().UnmarshalNew())
 }
 
@@ -288,7 +291,7 @@ func signalNumber(text string) (syscall.Signal, error) {
 	if n := unix.SignalNum(name); n != 0 {
 		return n, nil
 	}
-	return 0, fmt.Errorf("cannot send signal %q: because there is none of that name; kill -l lists them", text)
+	return 0, misuse{fmt.Errorf("cannot send signal %q: because there is none of that name; kill -l lists them", text)}
 }
 
 // shutdownLimit is how long a shim may take to end: it may spend five seconds on its last events.

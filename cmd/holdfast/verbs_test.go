@@ -65,11 +65,11 @@ func answersTheVerbs(t *testing.T, flags []string, ours bool) {
 		{"state c1", 0, []string{`"PAUSED"`}, ""},
 		{"resume c1", 0, nil, ""},
 		{"resume c1", exitFailed, nil, "running"},
-		{"update c1", exitFailed, nil, "give --memory, --cpus or --pids"},
+		{"update c1", exitUsage, nil, "give --memory, --cpus or --pids"},
 		{"update c1 --pids 77", 0, nil, ""},
 		{"stats c1", 0, []string{`"limit": "77"`}, ""},
 		{"update --pids -1 c1", 0, nil, ""},
-		{"checkpoint c1", exitFailed, nil, "give --image DIRECTORY"},
+		{"checkpoint c1", exitUsage, nil, "give --image DIRECTORY"},
 		{"resize c1", 0, nil, ""}, // it has no terminal, which is no error
 		{"close-io c1", 0, nil, ""},
 		{"kill c1 --exec e9", exitFailed, nil, "e9"},
