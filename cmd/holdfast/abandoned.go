@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/containerd/errdefs"
 	flag "github.com/spf13/pflag"
@@ -43,11 +45,25 @@ func abandonedRuns(ctx context.Context) ([]abandonedRun, error) {
 		if err != nil {
 			return nil, err
 		}
-		if config != nil && !served[dir] {
+		if config != nil && !served[dir] && !answers(dir, config.Bundle) {
 			found = append(found, abandonedRun{dir, *config})
 		}
 	}
 	return found, nil
+}
+
+// answers tells whether somebody may listen at the address of a run's shim. A shim that has another name than
+// shims have is not found among the processes.
+func answers(dir, bundle string) bool {
+	sockets, err := filepath.Glob(filepath.Join(dir, "s", "*"))
+	if err != nil {
+		return true
+	}
+	noted, err := os.ReadFile(filepath.Join(bundle, "address"))
+	if err == nil && addressNeeded(strings.TrimSpace(string(noted))) != "" {
+		return true
+	}
+	return slices.ContainsFunc(sockets, func(path string) bool { return listens(path) != "" })
 }
 
 // readRun returns what is in the runFile of a directory, or nil if that is not a run's of ours. It names
@@ -90,16 +106,31 @@ func (a abandonedRun) leak() node.Leak {
 	return l
 }
 
+// needed returns why gc may not remove the run, "" if it may.
+func (a abandonedRun) needed(o gcOptions) string {
+	changed, err := lastChange(a.dir)
+	if err == nil && o.now().Sub(changed) < bundleAge {
+		return "it has just been made"
+	}
+	reason := node.Living(o.cfg, node.Bundle{Namespace: a.config.Namespace, ID: a.config.ID, Dir: a.config.Bundle})
+	if reason != "" {
+		reason += "; holdfast delete " + a.config.ID + " ends and removes it"
+	}
+	return reason
+}
+
 // remove does what a manager does after its shim has died, and removes all of the run: the container is
 // killed.
-func (a abandonedRun) remove(ctx context.Context) error {
+func (a abandonedRun) remove(ctx context.Context) (note string, err error) {
 	response, warning, err := client.Delete(ctx, a.config)
 	if err != nil {
-		return fmt.Errorf("cannot clean up after the shim of %s: because %w; its files are in %s", a.config.ID, err, a.dir)
+		return "", fmt.Errorf("cannot clean up after the shim of %s: because %w; its files are in %s", a.config.ID, err, a.dir)
 	}
-	fmt.Fprintf(os.Stderr, "holdfast: the shim of %s had died; the container has ended with status %d, and what was left is removed\n%s",
-		a.config.ID, response.GetExitStatus(), warning)
-	return removeAll(a.dir)
+	note = fmt.Sprintf("the container has ended with status %d", response.GetExitStatus())
+	if warning = strings.TrimSpace(warning); warning != "" {
+		note += "; " + warning
+	}
+	return note, removeAll(a.dir)
 }
 
 // setupDelete is the verb delete, which also removes what a shim that was killed has left of a run.
@@ -119,9 +150,14 @@ func setupDelete(f *flag.FlagSet) action {
 		}
 		runs, runErr := abandonedRuns(ctx)
 		for _, run := range runs {
-			if run.config.ID == t.id {
-				return 0, run.remove(ctx)
+			if run.config.ID != t.id {
+				continue
 			}
+			note, err := run.remove(ctx)
+			if err == nil {
+				fmt.Fprintf(os.Stderr, "holdfast: the shim of %s had died, and what was left is removed; %s\n", t.id, note)
+			}
+			return 0, err
 		}
 		return 0, errors.Join(err, runErr)
 	}

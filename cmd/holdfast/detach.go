@@ -24,7 +24,7 @@ import (
 const runFile = "run.json"
 
 // leave starts the container, unless it is only to be created, and leaves it to the verbs that work on
-// running shims. Its streams are /dev/null unless it is to be attached to, and its events wait for
+// running shims. Only its id is printed, for scripts. Its streams are /dev/null unless it is to be attached to, and its events wait for
 // shutdown. If it cannot be started nothing is left.
 func (r *run) leave(ctx context.Context) error {
 	err := r.start(ctx)
@@ -33,16 +33,11 @@ func (r *run) leave(ctx context.Context) error {
 	}
 	address := r.session.Result.Address
 	r.session.Close()
-	fmt.Fprintf(stdout, "container  %s\naddress    %s\n\n", r.id, address)
+	fmt.Fprintln(stdout, r.id)
+	fmt.Fprintln(os.Stderr, "holdfast: its shim is at", address)
 	if r.remove {
 		return tidyLater(address, r.id)
 	}
-	if r.created {
-		fmt.Fprintf(stdout, "holdfast start --address %s %s\n", address, r.id)
-	}
-	fmt.Fprintf(stdout, "holdfast kill --address %s %s\n", address, r.id)
-	fmt.Fprintf(stdout, "holdfast delete --address %s %s\n", address, r.id)
-	fmt.Fprintf(stdout, "holdfast shutdown --address %s\n", address)
 	return nil
 }
 
@@ -163,13 +158,21 @@ func findRun(ctx context.Context, address string, pid int) (dir string, config *
 	return "", nil, nil
 }
 
+// maxListed is how many of the events are printed that no manager has taken.
+const maxListed = 20
+
 // sweep runs the delete action, prints the events and removes the directory, after the shim has
 // ended.
 func (l *leftover) sweep(ctx context.Context) error {
 	if _, _, err := client.Delete(ctx, l.config); err != nil {
 		return err
 	}
-	list(os.Stderr, l.events.All())
+	all := l.events.All()
+	if more := len(all) - maxListed; more > 0 {
+		fmt.Fprintf(os.Stderr, "%d events, of which these are the last:\n", len(all))
+		all = all[more:]
+	}
+	list(os.Stderr, all)
 	l.events.Close()
 	return removeAll(l.dir)
 }

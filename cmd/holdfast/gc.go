@@ -65,15 +65,26 @@ func gc(ctx context.Context, out io.Writer, o gcOptions) error {
 		return err
 	}
 	leaks := found.Leaks
+	runs := map[string]abandonedRun{}
+	if o.cfg.ProcRoot == "" { // of this machine
+		all, err := abandonedRuns(ctx)
+		if err != nil {
+			return err
+		}
+		for _, r := range all {
+			runs[r.dir] = r
+			leaks = append(leaks, r.leak())
+		}
+	}
 	if o.namespace != "" {
 		leaks = inNamespace(leaks, o.namespace)
 	}
 	verdicts := []verdict{}
 	// Bundles first: a shim's delete action also removes the socket.
-	for _, kind := range []node.Kind{node.BundleWithoutShim, node.SocketWithoutProcess, node.ProcessWithoutBundle} {
+	for _, kind := range []node.Kind{runWithoutShim, node.BundleWithoutShim, node.SocketWithoutProcess, node.ProcessWithoutBundle} {
 		for _, l := range leaks {
 			if l.Kind == kind {
-				verdicts = append(verdicts, o.judge(ctx, l))
+				verdicts = append(verdicts, o.judge(ctx, l, runs[l.Path]))
 			}
 		}
 	}
@@ -88,11 +99,14 @@ func gc(ctx context.Context, out io.Writer, o gcOptions) error {
 	return errors.Join(err, failures(verdicts))
 }
 
-// judge decides about one leak, and removes it if that is wanted.
-func (o gcOptions) judge(ctx context.Context, l node.Leak) verdict {
+// judge decides about one leak, and removes it if that is wanted. run is set if it is one.
+func (o gcOptions) judge(ctx context.Context, l node.Leak, run abandonedRun) verdict {
 	v := verdict{Action: wouldRemove, Kind: l.Kind, Path: l.Path, Pid: l.Pid, leak: l}
 	needed, dead, remove := "", "", func() (string, error) { return "", nil }
 	switch l.Kind {
+	case runWithoutShim:
+		needed, dead = run.needed(o), "its shim and its container are gone"
+		remove = func() (string, error) { return run.remove(ctx) }
 	case node.SocketWithoutProcess:
 		needed, dead = o.socketNeeded(l), "nobody listens on it"
 		remove = func() (string, error) { return "", removeSocket(l.Path) }

@@ -34,7 +34,7 @@ func (n *fakeNode) collect(o gcOptions) map[string]verdict {
 	}
 	all := map[string]verdict{}
 	for _, l := range found.Leaks {
-		all[filepath.Base(l.Path)] = o.judge(n.t.Context(), l)
+		all[filepath.Base(l.Path)] = o.judge(n.t.Context(), l, abandonedRun{})
 	}
 	return all
 }

@@ -224,3 +224,13 @@ func readUntil(r interface{ Read([]byte) (int, error) }, text string) (string, e
 	}
 	return got.String(), nil
 }
+
+// addressIn returns the address in what run -d has printed.
+func addressIn(t *testing.T, out []byte) string {
+	t.Helper()
+	_, address, ok := strings.Cut(string(out), "its shim is at ")
+	if !ok {
+		t.Fatalf("no address in %s", out)
+	}
+	return strings.TrimSpace(address)
+}

@@ -230,7 +230,7 @@ func TestExecHasTheTerminal(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	address := strings.Fields(string(out))[3]
+	address := addressIn(t, out)
 	s := inTerminal(t, "exec", "-t", "--address", address, "c1", "sh", "-c", "stty size; read -r x; exit $x")
 	s.see("24 80\r\n")
 	s.typeKeys("9\r")
@@ -283,7 +283,7 @@ func signalKillsAnExec(t *testing.T, runtime string, start func(args ...string) 
 	if err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	address := strings.Fields(string(out))[3]
+	address := addressIn(t, out)
 	running, own, stderr := start("exec", "--address", address, "c1")
 	if err := running.Process.Signal(unix.SIGINT); err != nil {
 		t.Fatal(err)

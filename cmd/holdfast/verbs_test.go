@@ -35,12 +35,7 @@ func answersTheVerbs(t *testing.T, flags []string, ours bool) {
 	if err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	address := ""
-	for line := range strings.Lines(string(out)) {
-		if fields := strings.Fields(line); len(fields) == 2 && fields[0] == "address" {
-			address = fields[1]
-		}
-	}
+	address := addressIn(t, out)
 	cgroups := "io.containerd.cgroups.v"
 	type row struct {
 		args   string
