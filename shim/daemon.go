@@ -112,6 +112,7 @@ func takeDown(p DaemonParams, server *ttrpc.Server, events *EventLog, log *slog.
 		log.Error("socket not removed", "err", err)
 	}
 	steps.Reach(recorder.ShutdownHidden, "", "")
+	events.part()
 	answers, cancel := context.WithTimeout(context.Background(), answerLimit)
 	defer cancel()
 	if err := server.Shutdown(answers); err != nil {

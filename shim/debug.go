@@ -5,9 +5,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"slices"
+	"strconv"
 	"sync"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/containerd/ttrpc"
 
 	"holdfast/internal/api"
@@ -38,14 +41,28 @@ func (i *inspector) register(server *ttrpc.Server) {
 		facts.MethodStacks: method(func(context.Context, *api.Any) (*api.Any, error) {
 			return &api.Any{TypeUrl: facts.TypeURL(facts.MethodStacks), Value: []byte(stacks())}, nil
 		}),
+		facts.MethodEvents: method(func(ctx context.Context, seen *api.Any) (*api.Any, error) {
+			revision, err := strconv.ParseUint(string(seen.Value), 10, 64)
+			if err != nil {
+				return nil, fmt.Errorf("cannot follow the events: because the revision %.20q is no number: %w", seen.Value, errdefs.ErrInvalidArgument)
+			}
+			f, err := i.events.follow(ctx, revision)
+			if err != nil {
+				return nil, err
+			}
+			text, err := json.Marshal(f)
+			return &api.Any{TypeUrl: facts.TypeURL(facts.MethodEvents), Value: text}, err
+		}),
 	})
 }
 
 func (i *inspector) facts() facts.Facts {
-	return facts.Facts{
+	f := facts.Facts{
 		Version: buildVersion().GetVersion(), Pid: os.Getpid(), Namespace: i.service.namespace, Began: i.began,
-		Requests: i.requests.list(), Containers: i.service.describe(), Events: i.events.events(), Steps: i.service.steps.Steps(),
+		Requests: i.requests.list(), Containers: i.service.describe(), Steps: i.service.steps.Steps(),
 	}
+	f.Events, f.Revision = i.events.events()
+	return f
 }
 
 // requests are those under way. Safe for concurrent use.
@@ -91,7 +108,7 @@ func (r *requests) list() []facts.Request {
 	defer r.mu.Unlock()
 	all := make([]facts.Request, 0, len(r.now))
 	for request := range r.now {
-		if request.Op != facts.MethodFacts && request.Op != facts.MethodStacks {
+		if !slices.Contains([]string{facts.MethodFacts, facts.MethodStacks, facts.MethodEvents}, request.Op) {
 			all = append(all, *request)
 		}
 	}
@@ -140,20 +157,22 @@ func turn(info process.Info) *facts.Turn {
 	return &facts.Turn{Op: info.Turn.Op.String(), Since: info.Turn.Since}
 }
 
-// events returns the last that the manager has taken and all that wait for it, the oldest first.
-func (l *EventLog) events() []facts.Event {
+// events returns the last that the manager has taken and all that wait for it, the oldest first, and the
+// revision of that.
+func (l *EventLog) events() (events []facts.Event, revision uint64) {
 	l.mu.Lock()
+	revision = l.revision
 	all := append(append([]taken{}, l.taken[l.oldest:]...), l.taken[:l.oldest]...)
 	for _, e := range l.queue {
 		all = append(all, taken{Envelope: e})
 	}
 	l.mu.Unlock()
-	events := make([]facts.Event, len(all))
+	events = make([]facts.Event, len(all))
 	for i, e := range all {
 		events[i] = facts.Event{
 			Topic: e.GetTopic(), At: e.GetTimestamp().AsTime(), Taken: e.at, Refused: e.refused,
 			Type: e.GetEvent().GetTypeUrl(), Value: e.GetEvent().GetValue(),
 		}
 	}
-	return events
+	return events, revision
 }

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"holdfast/internal/facts"
 	"holdfast/internal/recorder"
 	"holdfast/internal/wire"
 )
@@ -84,11 +85,14 @@ func edge(log *slog.Logger, steps *recorder.Recorder, tidier *tidier, requests *
 // opOf returns the call's name in "/service/call".
 func opOf(method string) string { return method[strings.LastIndexByte(method, '/')+1:] }
 
+// patient tells whether a call is answered when something happens: the process ends, or an event comes.
+func patient(op string) bool { return op == "Wait" || op == facts.MethodEvents }
+
 // watch says so, once, if a request takes too long, and what was done last.
 func watch(log *slog.Logger, method string, steps *recorder.Recorder) *time.Timer {
 	limit := slowCall
-	if opOf(method) == "Wait" {
-		limit = math.MaxInt64 // as long as the process lives
+	if patient(opOf(method)) {
+		limit = math.MaxInt64
 	}
 	return time.AfterFunc(limit, func() {
 		log.Warn("request takes long", "op", opOf(method), "so far", limit, "steps", steps.String())
@@ -98,7 +102,7 @@ func watch(log *slog.Logger, method string, steps *recorder.Recorder) *time.Time
 func record(log *slog.Logger, method string, took time.Duration, err error) {
 	op := opOf(method)
 	level := slog.LevelDebug
-	if took > slowCall && op != "Wait" {
+	if took > slowCall && !patient(op) {
 		level = slog.LevelWarn
 	}
 	log.Log(context.Background(), level, "request", "op", op, "took", took, "err", err)

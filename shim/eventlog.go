@@ -58,14 +58,14 @@ type EventLog struct {
 	log       *slog.Logger
 	wake      chan struct{} // holds a token when there may be something to do
 	visits    chan struct{} // holds a token when somebody has connected to the shim
-	hurry     chan struct{} // holds a token when Close has begun: no time to pause
+	hurry     chan struct{} // holds a token when the shim ends: no time to pause
 	quit      chan struct{} // closed by Close when its time is up
 	done      chan struct{} // closed by the sender
 
 	// What follows is of the sender alone.
 	since   time.Time // nothing has been handed over since then
 	warned  bool      // that has been said
-	hurried bool      // Close has begun
+	hurried bool      // the shim ends
 	seek    time.Time // until then it looks for a manager that is away, though nothing waits
 
 	mu      sync.Mutex // guards what follows
@@ -74,6 +74,12 @@ type EventLog struct {
 	closing bool
 	taken   []taken // the last by the manager, for who looks into the shim
 	oldest  int     // in taken, once that is full
+
+	revision uint64        // how often queue or taken have changed
+	changed  chan struct{} // closed when they do next; nil if nobody waits for that
+	parting  time.Time     // when those who wait are to be answered though something may change yet; zero: never
+	followed time.Time     // when somebody was last told what is new, and may ask again at once
+	parted   chan struct{} // closed when somebody has been told for the last time
 }
 
 // taken is an event that the manager has answered to.
@@ -126,6 +132,7 @@ func (l *EventLog) enqueue(e *api.Envelope) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.queue = append(l.queue, e)
+	l.change()
 	if len(l.queue) >= max(l.crowd, crowd) {
 		l.queue = compact(l.queue)
 		l.crowd = 2 * len(l.queue)
@@ -152,7 +159,7 @@ func (l *EventLog) Close(ctx context.Context) int {
 	l.mu.Lock()
 	l.closing = true
 	l.mu.Unlock()
-	l.hurry <- struct{}{}
+	l.rush()
 	l.poke()
 	select {
 	case <-l.done:
@@ -165,6 +172,14 @@ func (l *EventLog) Close(ctx context.Context) int {
 		l.log.Error("event lost: the manager was away until the end", "topic", e.GetTopic(), "at", e.GetTimestamp().AsTime(), "event", fmt.Sprintf("%x", e.GetEvent().GetValue()))
 	}
 	return len(l.queue)
+}
+
+// rush tells the sender that the shim ends.
+func (l *EventLog) rush() {
+	select {
+	case l.hurry <- struct{}{}:
+	default: // it has been told
+	}
 }
 
 // head returns the oldest event, or nil; last tells that no other will come.
@@ -187,6 +202,7 @@ func (l *EventLog) drop(refused bool) {
 	if len(l.queue) == 0 {
 		l.queue, l.crowd = nil, 0 // let go of the array
 	}
+	l.change()
 }
 
 // keep remembers an event that has been taken, and forgets the oldest of many. The caller holds mu.
@@ -306,7 +322,7 @@ func (l *EventLog) idle(to *sink) bool {
 	}
 }
 
-// pause waits for d, or until Close begins. It returns false when the time of Close is up.
+// pause waits for d, or until the shim ends. It returns false when the time of Close is up.
 func (l *EventLog) pause(d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

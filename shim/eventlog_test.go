@@ -273,7 +273,7 @@ func TestTheLastEventsAreKeptForWhoLooks(t *testing.T) {
 			t.Error("an event that is kept has not been moved")
 		}
 		kept := min(first+n, maxTaken)
-		events := l.events()
+		events, _ := l.events()
 		if len(events) != kept {
 			t.Fatalf("%d events are kept of %d", len(events), first+n)
 		}
@@ -288,7 +288,7 @@ func TestTheLastEventsAreKeptForWhoLooks(t *testing.T) {
 	}
 	server.Away(true)
 	numbered(l, 1000, 2)
-	events := l.events()
+	events, _ := l.events()
 	if waiting := (facts.Facts{Events: events}).Waiting(); len(events) != maxTaken+2 || len(waiting) != 2 || client.EventOf(waiting[0]).Task() != "1000" {
 		t.Errorf("%d events, of which %+v wait", len(events), waiting)
 	}

@@ -11,6 +11,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/containerd/ttrpc"
 	flag "github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
@@ -20,7 +21,7 @@ import (
 	"holdfast/internal/facts"
 )
 
-// followPause lies between two looks at the events of a shim.
+// followPause lies between two looks at the events of an older shim, which does not tell when there are new ones.
 const followPause = 50 * time.Millisecond
 
 func eventFlags(f *flag.FlagSet, t *target) {
@@ -32,37 +33,52 @@ func eventFlags(f *flag.FlagSet, t *target) {
 func listEvents(ctx context.Context, t *target) (int, error) {
 	ctx, stop := signal.NotifyContext(ctx, unix.SIGINT, unix.SIGTERM)
 	defer stop()
-	seen := map[string]bool{} // what has been printed
-	for first := true; ; first = false {
-		f, err := t.facts(ctx)
-		if !first && (ctx.Err() != nil || errors.Is(err, ttrpc.ErrClosed)) {
-			return 0, nil
-		}
-		if err != nil {
-			return 0, err
-		}
-		if err := writeEvents(stdout, fresh(f.Events, t.id, seen), t.json, first); err != nil {
-			return 0, err
-		}
-		if !t.follow || !sleep(ctx, followPause) {
-			return 0, nil
-		}
+	f, err := t.facts(ctx)
+	if err != nil {
+		return 0, err
 	}
+	var printed fates
+	for first := true; err == nil; first = false {
+		var all []facts.Event
+		all, printed = printed.fresh(f.Events, t.id)
+		if err := writeEvents(stdout, all, t.json, first); err != nil {
+			return 0, err
+		}
+		if !t.follow || f.Last {
+			return 0, nil
+		}
+		f, err = t.next(ctx, f.Revision)
+	}
+	if ctx.Err() != nil || errors.Is(err, ttrpc.ErrClosed) || errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) {
+		return 0, nil // Ctrl-C, or the end of a shim that was killed
+	}
+	return 0, err
 }
 
-// fresh returns the events of a container, or of all if id is empty, that have not been seen, and notes
-// that they have.
-func fresh(events []facts.Event, id string, seen map[string]bool) []facts.Event {
-	var all []facts.Event
+// next returns the events when something has happened to them.
+func (t *target) next(ctx context.Context, revision uint64) (facts.Facts, error) {
+	f, err := t.Follow(ctx, revision)
+	if errors.Is(err, errdefs.ErrNotImplemented) && sleep(ctx, followPause) {
+		return t.Facts(ctx)
+	}
+	return f, err
+}
+
+// fates are what has become of the events that were told last.
+type fates map[string]string
+
+// fresh returns the events of a container, or of all if id is empty, of which something else has become since,
+// and the fates of these events.
+func (known fates) fresh(events []facts.Event, id string) (all []facts.Event, now fates) {
+	now = fates{}
 	for _, e := range events {
 		key := fmt.Sprint(e.At.UnixNano(), e.Topic, e.Value)
-		if seen[key] || id != "" && client.EventOf(e).Task() != id {
-			continue
+		now[key] = fate(e)
+		if known[key] != now[key] && (id == "" || client.EventOf(e).Task() == id) {
+			all = append(all, e)
 		}
-		seen[key] = true
-		all = append(all, e)
 	}
-	return all
+	return all, now
 }
 
 // writeEvents prints events as a table, with a heading or without, or as JSON.

@@ -100,7 +100,8 @@ func inOrder(t *testing.T, text string, words ...string) {
 	}
 }
 
-// TestEventsAreFollowed has events come while they are watched, each printed once, until the shim ends.
+// TestEventsAreFollowed has events come while they are watched, each printed when it comes and when it is taken, until
+// the shim ends and has told of all.
 func TestEventsAreFollowed(t *testing.T) {
 	needRoot(t)
 	id := "follow-" + rand.Text()
@@ -146,9 +147,46 @@ func TestEventsAreFollowed(t *testing.T) {
 	if err := follow.Wait(); err != nil {
 		t.Error(err)
 	}
-	for _, topic := range []string{"/tasks/create", "/tasks/start", "/tasks/exec-added", "/tasks/exec-started"} {
-		if n := strings.Count(said.String(), topic+" "); n != 1 {
-			t.Errorf("%s is there %d times:\n%s", topic, n, &said)
+	for topic, times := range map[string]int{"create": 1, "start": 1, "exec-added": 1, "exec-started": 1, "exit": 2, "delete": 1} {
+		fates := map[string]int{}
+		for line := range strings.Lines(said.String()) {
+			if strings.Contains(line, " /tasks/"+topic+" ") {
+				fates[strings.Fields(line)[1]]++
+			}
+		}
+		// run -d had a manager that took what came before its end.
+		if fates["taken"] != times || fates["waits"] > times || len(fates) > 2 || topic == "delete" && fates["waits"] != 1 {
+			t.Errorf("%s has %v:\n%s", topic, fates, &said)
+		}
+	}
+}
+
+// TestFollowerThatIsKilledLeavesNothing looks at the shim's goroutines.
+func TestFollowerThatIsKilledLeavesNothing(t *testing.T) {
+	needRoot(t)
+	id := "gone-" + rand.Text()
+	begin, tmp := holdfast(t, deadline(t, runLimit), "run", "-d", "--id", id)
+	if out, err := begin.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	defer leftNothing(t, tmp)
+	follow, _ := holdfast(t, deadline(t, runLimit), "events", "--follow", id)
+	if err := follow.Start(); err != nil {
+		t.Fatal(err)
+	}
+	follows := func() bool { return strings.Contains(runHoldfast(t, "", "stacks", id).stdout, "EventLog).follow") }
+	waitUntil(t, "it follows", follows)
+	if r := runHoldfast(t, "", "inspect", id); r.status != 0 || strings.Contains(r.stdout, `"op": "Events"`) {
+		t.Errorf("who follows is a request among others: %+v", r)
+	}
+	if err := follow.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = follow.Wait() // it was killed
+	waitUntil(t, "it has gone", func() bool { return !follows() })
+	for _, verb := range []string{"kill", "wait", "delete", "shutdown"} {
+		if r := runHoldfast(t, "", verb, id); r.status != 0 {
+			t.Errorf("%s: %+v", verb, r)
 		}
 	}
 }

@@ -11,13 +11,16 @@ import (
 	"time"
 )
 
-// Service is the name of the service. Each method takes an empty google.protobuf.Any.
+// Service is the name of the service. Each method takes a google.protobuf.Any, which is empty but for MethodEvents.
 const Service = "holdfast.debug.v1.Debug"
 
 // The methods of the service, which are also the types of their answers.
 const (
 	MethodFacts  = "Facts"  // JSON of Facts
 	MethodStacks = "Stacks" // what every goroutine does, as Go writes it
+	// MethodEvents is answered when Revision is no longer the number, in decimal, that the request has for its value,
+	// or when the shim ends: JSON of Facts, of which only Events, Revision and Last are set.
+	MethodEvents = "Events"
 )
 
 // TypeURL is the type of the answer of a method.
@@ -35,6 +38,10 @@ type Facts struct {
 	Containers []Container `json:"containers"`
 	// Events are the last 64 that the manager has taken, and all that wait for it, the oldest first.
 	Events []Event `json:"events"`
+	// Revision counts what happened to them: one was logged, or the manager has answered to one.
+	Revision uint64 `json:"revision"`
+	// Last tells that nothing more will, as far as this shim can tell anybody.
+	Last bool `json:"last,omitempty"`
 	// Steps are the last that were done, the oldest first.
 	Steps []Step `json:"steps"`
 }
