@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 )
 
@@ -79,6 +81,19 @@ func report(r io.Reader, w io.Writer, permitted map[string]bool) (bool, error) {
 				packages++
 			}
 			ok = finish(w, output[name], e, permitted[name]) && ok
+			delete(output, name)
+			if e.Test == "" {
+				tellUnended(w, output, e.Package)
+			}
+		}
+	}
+}
+
+// tellUnended prints what tests said that were under way when their package ended: it took too long, or broke down.
+func tellUnended(w io.Writer, output map[string]*strings.Builder, pkg string) {
+	for _, name := range slices.Sorted(maps.Keys(output)) {
+		if test, ok := strings.CutPrefix(name, pkg+"."); ok && test != "" {
+			fmt.Fprintf(w, "--- FAIL: %s did not end:\n%s", name, output[name])
 			delete(output, name)
 		}
 	}

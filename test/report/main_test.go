@@ -36,6 +36,12 @@ func TestReport(t *testing.T) {
 {"ImportPath":"p","Action":"build-fail"}
 {"Action":"fail","Package":"p"}
 `
+	const hangs = `{"Action":"output","Package":"p","Test":"TestA","Output":"=== RUN   TestA\n"}
+{"Action":"output","Package":"p","Test":"TestA","Output":"panic: test timed out after 1s\n"}
+{"Action":"output","Package":"pq","Test":"TestA","Output":"of another package\n"}
+{"Action":"output","Package":"p","Output":"FAIL\tp\t1.0s\n"}
+{"Action":"fail","Package":"p"}
+`
 	tests := []struct {
 		name, in, skips, out string
 		ok                   bool
@@ -54,6 +60,8 @@ func TestReport(t *testing.T) {
 				"a_test.go:1: no CRIU here\nok  \tp\t0.1s\n", false},
 		{"no test files", empty, "", "?   \tq\t[no test files]\n", true},
 		{"does not build", broken, "", "a.go:1: syntax error\n", false},
+		{"does not end", start + hangs, "",
+			"FAIL\tp\t1.0s\n--- FAIL: p.TestA did not end:\n=== RUN   TestA\npanic: test timed out after 1s\n", false},
 		{"a message of go", "go: cannot find main module\n", "", "go: cannot find main module\n", false},
 		{"nothing", "", "", "", false},
 	}
