@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"syscall"
 	"testing"
+	"time"
 
 	task "github.com/containerd/containerd/api/runtime/task/v3"
 	"github.com/containerd/errdefs"
@@ -16,6 +17,9 @@ func stranger(t *testing.T, pid int) *exec.Cmd {
 	t.Helper()
 	const lastPid = "/proc/sys/kernel/ns_last_pid"
 	for range 1000 {
+		for end := time.Now().Add(time.Minute); syscall.Kill(pid, 0) == nil && time.Now().Before(end); { // somebody else's
+			time.Sleep(10 * time.Millisecond)
+		}
 		if err := os.WriteFile(lastPid, fmt.Append(nil, pid-1), 0); err != nil {
 			t.Skipf("pids cannot be chosen: %v", err)
 		}
