@@ -117,7 +117,7 @@ func noVerb(name string) error { return fmt.Errorf("there is no verb %q", name) 
 // newRoot returns the tree of commands.
 func newRoot(stdout, stderr io.Writer) *cobra.Command {
 	root := &cobra.Command{
-		Use: "holdfast", Short: "run containers through a shim without a manager, and look into shims",
+		Use: "holdfast VERB", Short: "run containers through a shim without a manager, and look into shims",
 		SilenceErrors: true, SilenceUsage: true, Version: version,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 0 {
@@ -151,6 +151,14 @@ func newRoot(stdout, stderr io.Writer) *cobra.Command {
 
 // addHelp adds help and completion, which cobra would add, but with status 0 for what they do not know.
 func addHelp(root *cobra.Command) {
+	root.DisableFlagsInUseLine = true
+	root.InitDefaultHelpFlag()
+	root.InitDefaultVersionFlag()
+	root.SetUsageTemplate(strings.NewReplacer(
+		"{{if .HasAvailableSubCommands}}\n  {{.CommandPath}} [command]{{end}}", "",
+		"Additional Commands:", "Besides:",
+		"Use \"{{.CommandPath}} [command] --help\" for more information about a command.", "holdfast VERB -h explains a verb.",
+	).Replace(root.UsageTemplate()))
 	root.SetHelpCommand(&cobra.Command{
 		Use: "help [VERB]", Short: "explain a verb", Args: cobra.MaximumNArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
@@ -161,6 +169,7 @@ func addHelp(root *cobra.Command) {
 			if err != nil {
 				return err
 			}
+			about.InitDefaultHelpFlag()
 			return about.Help()
 		},
 	})
@@ -170,7 +179,8 @@ func addHelp(root *cobra.Command) {
 			c.RunE = func(_ *cobra.Command, args []string) error {
 				return fmt.Errorf("cannot complete for %q: because only bash, zsh, fish and powershell are known", strings.Join(args, " "))
 			}
-			c.Args = nil
+			c.Args, c.Use, c.DisableFlagsInUseLine, c.Long, c.Short = nil, "completion SHELL", true, "",
+				"print what bash, zsh or fish needs to complete verbs, flags and ids"
 		}
 	}
 }

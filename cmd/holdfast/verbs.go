@@ -57,7 +57,7 @@ type target struct {
 var shimVerbs = []verb{
 	{"connect", "[ID]", "print the pids of the shim and of the container", 0, 1, false, onShim(connect, nil)},
 	{"state", "ID", "print the state of a process", 1, 1, false, onShim(state, execFlag)},
-	{"pids", "ID", "print the processes of a container", 1, 1, false, onShim(pids, nil)},
+	{"pids", "ID", "print the pids of the processes of a container, as the shim tells them", 1, 1, false, onShim(pids, nil)},
 	{"exec", "ID COMMAND…", "run another process in a container", 1, -1, true, onShim(runExec, attachFlags)},
 	{"attach", "ID", "connect to the streams of a process; Ctrl-P Ctrl-Q leaves it again", 1, 1, false, onShim(reattach, execFlag)},
 	{"kill", "ID", "send a signal to a process", 1, 1, false, onShim(kill, killFlags)},
