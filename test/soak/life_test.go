@@ -13,6 +13,7 @@ type life struct {
 	id     string
 	bundle string
 	pod    *pod
+	left   sync.Once // what follows its deletion: two may know of that, if the answer to its creation was lost
 
 	mu      sync.Mutex // guards what follows
 	procs   []*process // the init process first; execs that were deleted are not here

@@ -162,9 +162,11 @@ func (p *pod) cleanUp(id string) {
 	}
 }
 
-// leave does what a manager does after the deletion of a task: ask the shim to shut down, which
+// leave does what a manager does after the deletion of a task, once: ask the shim to shut down, which
 // has other containers, run the delete action, remove the bundle.
-func (p *pod) leave(l *life, c *line) {
+func (p *pod) leave(l *life, c *line) { l.left.Do(func() { p.afterDeletion(l, c) }) }
+
+func (p *pod) afterDeletion(l *life, c *line) {
 	for _, s := range l.readers() {
 		s.end()
 	}
