@@ -75,11 +75,12 @@ type EventLog struct {
 	taken   []taken // the last by the manager, for who looks into the shim
 	oldest  int     // in taken, once that is full
 
-	revision uint64        // how often queue or taken have changed
-	changed  chan struct{} // closed when they do next; nil if nobody waits for that
-	parting  time.Time     // when those who wait are to be answered though something may change yet; zero: never
-	followed time.Time     // when somebody was last told what is new, and may ask again at once
-	parted   chan struct{} // closed when somebody has been told for the last time
+	revision  uint64        // how often queue or taken have changed
+	changed   chan struct{} // closed when they do next; nil if nobody waits for that
+	followers int           // who wait for that; one that has gone leaves changed behind
+	parting   time.Time     // when those who wait are to be answered though something may change yet; zero: never
+	followed  time.Time     // when somebody was last told what is new, and may ask again at once
+	parted    chan struct{} // closed when somebody has been told for the last time
 }
 
 // taken is an event that the manager has answered to.

@@ -26,7 +26,7 @@ func (l *EventLog) change() {
 func (l *EventLog) part() {
 	l.rush()
 	l.mu.Lock()
-	present := l.changed != nil || time.Since(l.followed) < partingTime
+	present := l.followers > 0 || time.Since(l.followed) < partingTime
 	parted := make(chan struct{})
 	l.parting, l.parted = time.Now().Add(partingTime), parted
 	l.change()
@@ -42,6 +42,8 @@ func (l *EventLog) part() {
 // follow returns what Facts has of the events, once their revision is not the one that was seen, or when the
 // shim ends. It waits as long as ctx lasts, and holds nothing meanwhile.
 func (l *EventLog) follow(ctx context.Context, seen uint64) (facts.Facts, error) {
+	l.count(1)
+	defer l.count(-1)
 	for {
 		told, last, changed, left := l.news(seen)
 		if told {
@@ -59,6 +61,12 @@ func (l *EventLog) follow(ctx context.Context, seen uint64) (facts.Facts, error)
 			return facts.Facts{}, ctx.Err()
 		}
 	}
+}
+
+func (l *EventLog) count(followers int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.followers += followers
 }
 
 // news tells whether somebody who has seen a revision is to be told now, and whether for the last time; else

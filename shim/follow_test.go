@@ -89,6 +89,23 @@ func TestFollowersDoNotKeepTheShim(t *testing.T) {
 	})
 }
 
+// TestNobodyWaitsForWhoHasGone has a follower go long before the shim ends, with no event in between.
+func TestNobodyWaitsForWhoHasGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &EventLog{hurry: make(chan struct{}, 1)}
+		ctx, leave := context.WithCancel(t.Context())
+		got := follower(ctx, l, 0)
+		synctest.Wait()
+		leave()
+		<-got
+		time.Sleep(time.Hour)
+		began := time.Now()
+		if l.part(); time.Since(began) != 0 {
+			t.Errorf("the shim waits %v", time.Since(began))
+		}
+	})
+}
+
 // TestWhoAsksAgainIsToldOfTheEnd has a follower that was told of something just before the shim ends, and others
 // that never come again or were never there.
 func TestWhoAsksAgainIsToldOfTheEnd(t *testing.T) {

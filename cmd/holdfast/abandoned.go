@@ -109,7 +109,10 @@ func (a abandonedRun) leak() node.Leak {
 // needed returns why gc may not remove the run, "" if it may.
 func (a abandonedRun) needed(o gcOptions) string {
 	changed, err := lastChange(a.dir)
-	if err == nil && o.now().Sub(changed) < bundleAge {
+	if err != nil {
+		return err.Error()
+	}
+	if o.now().Sub(changed) < bundleAge {
 		return "it has just been made"
 	}
 	reason := node.Living(o.cfg, node.Bundle{Namespace: a.config.Namespace, ID: a.config.ID, Dir: a.config.Bundle})

@@ -248,8 +248,8 @@ var mutants = []mutant{
 		breaks: "a shim that ends waits for who is about to ask again",
 		file:   "shim/follow.go",
 		tests:  "TestWhoAsksAgainIsToldOfTheEnd",
-		old:    "l.changed != nil || time.Since(l.followed) < partingTime",
-		new:    "l.changed != nil",
+		old:    "l.followers > 0 || time.Since(l.followed) < partingTime",
+		new:    "l.followers > 0",
 	},
 	{
 		breaks: "what is not as expected in Go's runtime is not changed",
