@@ -31,7 +31,7 @@ DEBVERSION := $(if $(filter v%,$(VERSION)),$(patsubst v%,%,$(VERSION)),0~git$(SO
 # (docs/decisions/0007).
 # Functions begin at 16 bytes rather than 32, and those of protobuf, of which the shim runs next to
 # nothing, are not copied into each other: 0.2 MB of the binary.
-# Four constants of Go's runtime are others, for memory and wake-ups of each shim (docs/decisions/0009).
+# A few lines of Go's runtime are others, for memory, start-up and wake-ups of each shim (docs/decisions/0009).
 # TUNE=no leaves them as they are, for a Go that internal/tune does not know.
 GOBUILD := CGO_ENABLED=0 GOEXPERIMENT=nogreenteagc go build -trimpath -buildvcs=$(VCS) $$overlay \
 	-tags no_grpc -gcflags 'google.golang.org/protobuf/...=-l' \

@@ -1,4 +1,4 @@
-// Command tune writes the few files of Go's own runtime that the shim is built with a constant or two
+// Command tune writes the few files of Go's own runtime that the shim is built with a line or two
 // changed in, for the option -overlay of go build, and prints the name of the file that the option wants.
 // See docs/decisions/0009. It changes what each change of the table says and nothing else, and fails
 // where Go's source is not as the table expects it.
@@ -35,6 +35,15 @@ var changes = []change{
 	// An idle program's monitor wakes up every half of this, to see whether garbage has to be collected, which
 	// the shim sees to itself (shim/tidy.go).
 	{"proc.go", "forcegcperiod int64 = 2 * 60 * 1e9", "forcegcperiod int64 = 7200 * 1e9", 1},
+	// The monitor of one that works wakes up this often, in microseconds, for the first milliseconds of each piece
+	// of work, to see whether a goroutine waits in the kernel while others could go on.
+	{"proc.go", "delay = 20\n", "delay = 300\n", 2},
+	// One processor (docs/decisions/0007) from the start, whatever the manager has set or the machine has.
+	{"proc.go", "procs = int32(n)", "procs = 1", 1},
+	{"proc.go", "procs = defaultGOMAXPROCS(numCPUStartup)", "procs = 1", 1},
+	// So nobody needs the control group's limit of processors, for which Go reads /proc/self/mountinfo at each
+	// start, even where it is told not to use it.
+	{"cgroup_linux.go", "func defaultGOMAXPROCSInit() {\n", "func defaultGOMAXPROCSInit() {\n\treturn\n", 1},
 }
 
 func main() {
@@ -54,7 +63,7 @@ func tune(root, version, cache string) (string, error) {
 	source := filepath.Join(root, "src", "runtime")
 	tuned, err := apply(changes, func(file string) ([]byte, error) { return os.ReadFile(filepath.Join(source, file)) })
 	if err != nil {
-		return "", fmt.Errorf("%w in %s; adapt internal/tune, or build with TUNE=no, which costs memory", err, version)
+		return "", fmt.Errorf("%w in %s; adapt internal/tune, or build with TUNE=no, which costs memory and time", err, version)
 	}
 	return store(tuned, source, filepath.Join(cache, "holdfast"))
 }
