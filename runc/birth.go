@@ -84,10 +84,9 @@ func (r *Runtime) Exec(ctx context.Context, cfg ExecConfig) (*reaper.Child, *os.
 	if err := bundle.Make(process, cfg.Process, 0o600); err != nil {
 		return nil, nil, r.failure("exec", fmt.Errorf("make process file: %w", err))
 	}
-	defer os.Remove(process) //nolint:errcheck // goes with the bundle at the latest
+	defer bundle.Remove(process) //nolint:errcheck // goes with the bundle at the latest
 	pidFile := base + ".pid"
-	defer removePidFile(pidFile) //nolint:errcheck // see above
-	return r.bear(ctx, birth{
+	child, master, err := r.bear(ctx, birth{
 		verb:    "exec",
 		exec:    cfg.ID,
 		pidFile: pidFile,
@@ -99,6 +98,12 @@ func (r *Runtime) Exec(ctx context.Context, cfg ExecConfig) (*reaper.Child, *os.
 			return append(args, "--detach", "--pid-file", pidFile, r.ID)
 		},
 	})
+	if err != nil {
+		_ = removePidFile(pidFile) // see above
+	} else {
+		_ = bundle.Remove(pidFile) // which the runtime has given that name
+	}
+	return child, master, err
 }
 
 // Restore is Create and Start from a checkpoint. On failure the end of CRIU's log is in the error

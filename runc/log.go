@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -42,13 +43,16 @@ func (r *Runtime) openLog(c command) callLog {
 			return callLog{path: path}
 		}
 	}
-	f, err := os.CreateTemp(r.Bundle, "."+c.verb+"-*."+logName)
-	if err != nil {
+	name := fmt.Sprintf(".%s-%d-%d.%s", c.verb, os.Getpid(), logs.Add(1), logName)
+	path := filepath.Join(r.Bundle, name)
+	if err := bundle.Make(path, nil, 0o600); err != nil {
 		return callLog{path: os.DevNull}
 	}
-	defer f.Close() //nolint:errcheck // nothing was written
-	return callLog{path: f.Name(), dir: r.Bundle}
+	return callLog{path: path, dir: r.Bundle}
 }
+
+// logs counts them, for their names: the delete action of the same container may run beside us.
+var logs atomic.Uint64
 
 // close removes the file, after adding what it says to log.json if the command failed. What
 // cannot be kept is lost: the answer to the caller holds the line that matters.
@@ -61,7 +65,7 @@ func (l callLog) close(failed bool) {
 			_ = appendLimited(filepath.Join(l.dir, logName), content)
 		}
 	}
-	_ = os.Remove(l.path)
+	_ = bundle.Remove(l.path)
 }
 
 func (l callLog) read() ([]byte, error) {
