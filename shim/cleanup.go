@@ -15,7 +15,6 @@ import (
 	"holdfast/internal/bundle"
 	"holdfast/internal/cgroup"
 	"holdfast/internal/mount"
-	"holdfast/internal/reaper"
 	"holdfast/internal/wire"
 	"holdfast/process"
 	"holdfast/runc"
@@ -62,9 +61,6 @@ func cleanUp(ctx context.Context, c *call) error {
 	bundle, err := bundleOf(c.flags)
 	if err != nil {
 		return err
-	}
-	if err := reaper.Init(); err != nil {
-		return fmt.Errorf("prepare to run the runtime: %w", err)
 	}
 	d := &cleanup{call: c, container: container{c.namespace, c.id, bundle}}
 	ctx, cancel := context.WithTimeout(ctx, cleanLimit)

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"holdfast/internal/api"
-	"holdfast/internal/reaper"
 	"holdfast/internal/wire"
 	"holdfast/runc"
 )
@@ -111,9 +110,6 @@ func printFeatures(ctx context.Context, c *call) error {
 
 // askFeatures returns the features of a runtime as compact JSON.
 func askFeatures(ctx context.Context, binary string) ([]byte, error) {
-	if err := reaper.Init(); err != nil {
-		return nil, err
-	}
 	ctx, cancel := context.WithTimeout(ctx, featuresLimit)
 	defer cancel()
 	features, err := runc.Features(ctx, binary)

@@ -45,8 +45,8 @@ type unclaimed struct {
 // Init makes this process the one that orphaned descendants become children of
 // (prctl(2), PR_SET_CHILD_SUBREAPER) and begins to collect exits. Descriptors that we inherited
 // ourselves are marked close-on-exec, so that no child gets them, and signals that we were told to
-// ignore are not ignored by children. Init is called before any other function of the package;
-// later calls return what the first one did.
+// ignore are not ignored by children. Start and UserNamespace call it if nobody has; an action that
+// starts nothing is spared a thread and a few goroutines so. Later calls return what the first one did.
 func Init() error {
 	table.once.Do(func() {
 		if err := sealDescriptors(); err != nil {
@@ -103,7 +103,7 @@ func (r *registry) begin() (birth uint64) {
 	return r.begun
 }
 
-// end also buries those who died nameless during the birth, since their SIGCHLD is long spent.
+// end also buries those who died nameless during the birth, if bury has seen any: their SIGCHLD is long spent.
 func (r *registry) end(birth uint64) {
 	r.mu.Lock()
 	delete(r.births, birth)
@@ -116,8 +116,11 @@ func (r *registry) end(birth uint64) {
 			delete(r.unclaimed, pid)
 		}
 	}
+	left := !r.since.IsZero()
 	r.mu.Unlock()
-	r.bury()
+	if left {
+		r.bury()
+	}
 }
 
 // name gives the child pid a name. The caller's birth is still under way. thread is the one that has

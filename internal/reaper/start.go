@@ -32,15 +32,18 @@ type Command struct {
 // Start starts cmd in a process group of its own and with no other descriptors than its Files,
 // which stay the caller's. The exit of the process comes by the Child alone.
 func Start(cmd *Command) (*Child, error) {
+	if err := Init(); err != nil {
+		return nil, err
+	}
 	path, err := LookPath(cmd.Path)
 	if err != nil {
 		return nil, err
 	}
-	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	null, err := openNull()
 	if err != nil {
 		return nil, err
 	}
-	defer null.Close() //nolint:errcheck // nothing was written
+	defer unix.Close(null) //nolint:errcheck // nothing was written
 	fds, err := descriptors(cmd.Files, null)
 	if err != nil {
 		return nil, err
@@ -69,15 +72,26 @@ func Start(cmd *Command) (*Child, error) {
 	return table.name(pid, thread)
 }
 
+// openNull opens /dev/null without asking Go's poller whether it has use for it, as os.OpenFile does in five
+// calls of the kernel.
+func openNull() (int, error) {
+	fd, err := unix.Open(os.DevNull, unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, &fs.PathError{Op: "open", Path: os.DevNull, Err: err}
+	}
+	return fd, nil
+}
+
 // descriptors returns the numbers of at least three files. It does not change their blocking
 // mode, which os.File.Fd may do.
-func descriptors(files []*os.File, null *os.File) ([]uintptr, error) {
+func descriptors(files []*os.File, null int) ([]uintptr, error) {
 	fds := make([]uintptr, max(3, len(files)))
 	for i := range fds {
-		f := null
-		if i < len(files) && files[i] != nil {
-			f = files[i]
+		if i >= len(files) || files[i] == nil {
+			fds[i] = uintptr(null)
+			continue
 		}
+		f := files[i]
 		raw, err := f.SyscallConn()
 		if err != nil {
 			return nil, fmt.Errorf("hand over %s: %w", f.Name(), err)
@@ -104,11 +118,11 @@ func LookPath(name string) (string, error) {
 			continue // the working directory is never meant
 		}
 		path := filepath.Join(dir, name)
-		info, err := os.Stat(path)
-		if err != nil || info.IsDir() {
+		var st unix.Stat_t
+		if err := unix.Stat(path, &st); err != nil || st.Mode&unix.S_IFMT == unix.S_IFDIR {
 			continue
 		}
-		if info.Mode()&0o111 != 0 {
+		if st.Mode&0o111 != 0 {
 			return path, nil
 		}
 		denied = fs.ErrPermission

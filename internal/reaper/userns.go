@@ -3,9 +3,10 @@ package reaper
 import (
 	"fmt"
 	"os"
-	"runtime"
 	"strconv"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // UserNamespace makes a user namespace with these maps and returns it as an open file, which is
@@ -15,21 +16,20 @@ import (
 // before we have opened its namespace, and a zombie still has one; so it does not matter how far
 // the process comes, and it need not be held back.
 func UserNamespace(uids, gids []syscall.SysProcIDMap) (*os.File, error) {
-	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err := Init(); err != nil {
+		return nil, err
+	}
+	null, err := openNull()
 	if err != nil {
 		return nil, err
 	}
-	defer null.Close() //nolint:errcheck // nothing was written
-	fds, err := descriptors(nil, null)
-	if err != nil {
-		return nil, err
-	}
+	defer unix.Close(null) //nolint:errcheck // nothing was written
+	fds := []uintptr{uintptr(null), uintptr(null), uintptr(null)}
 	var ns *os.File
 	child, err := Adopt(func() (pid int, err error) {
 		pid, ns, err = bearNamespace(fds, uids, gids)
 		return pid, err
 	})
-	runtime.KeepAlive(null)
 	if err != nil {
 		if ns != nil {
 			ns.Close() //nolint:errcheck // nothing was written

@@ -314,9 +314,8 @@ var mutants = []mutant{
 		breaks: "who died nameless during a birth is reaped after it",
 		file:   "internal/reaper/reaper.go",
 		tests:  "TestNamelessChildrenWaitForTheEndOfTheBirthAndAreThenReaped",
-		old: `	r.mu.Unlock()
-	r.bury()`,
-		new: "\tr.mu.Unlock()",
+		old:    "\tif left {",
+		new:    "\tif left && false {",
 	},
 	{
 		breaks: "no signal goes to a pid that has been reaped",
