@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"holdfast/internal/api"
 	"holdfast/internal/bundle"
 	"holdfast/internal/wire"
@@ -129,18 +131,19 @@ func (s *starter) launch(l *listener) error {
 	if err := s.prepare(); err != nil {
 		return err
 	}
-	process, release, err := s.fork(l)
+	pid, release, err := s.fork(l)
 	if err != nil {
 		return err
 	}
 	err = s.answer(newestVersion)
 	if err == nil {
-		_, err = release.Write([]byte{0})
+		_, err = unix.Write(release, []byte{0})
 	}
-	if err := errors.Join(err, release.Close()); err != nil {
-		return errors.Join(fmt.Errorf("hand over to the daemon: %w", err), process.Kill())
+	if err := errors.Join(err, unix.Close(release)); err != nil {
+		// Nobody waits for the daemon before we end, so the pid is its own.
+		return errors.Join(fmt.Errorf("hand over to the daemon: %w", err), unix.Kill(pid, unix.SIGKILL))
 	}
-	return process.Release()
+	return nil
 }
 
 // prepare sets what the daemon inherits from us.
@@ -161,30 +164,34 @@ func (s *starter) prepare() error {
 
 // fork starts the daemon, which does nothing until a byte is written to release, and ends if
 // release is closed without one.
-func (s *starter) fork(l *listener) (daemon *os.Process, release *os.File, err error) {
-	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+//
+// os.StartProcess would do, and os.Pipe; but they prepare for much that start does not need, with some
+// thirty calls of the kernel and a process to try whether there are pidfds.
+func (s *starter) fork(l *listener) (pid, release int, err error) {
+	null, err := unix.Open(os.DevNull, unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return nil, nil, err
+		return 0, 0, fmt.Errorf("open %s: %w", os.DevNull, err)
 	}
-	defer null.Close() //nolint:errcheck // nothing was written
-	held, release, err := os.Pipe()
-	if err != nil {
-		return nil, nil, fmt.Errorf("make a pipe to the daemon: %w", err)
+	defer unix.Close(null) //nolint:errcheck // nothing was written
+	var pipe [2]int
+	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC); err != nil {
+		return 0, 0, fmt.Errorf("make a pipe to the daemon: %w", err)
 	}
-	defer held.Close() //nolint:errcheck // nothing was written
+	held, release := pipe[0], pipe[1]
+	defer unix.Close(held) //nolint:errcheck // nothing was written
 	path, name, err := self(s.binary)
 	if err == nil {
-		daemon, err = os.StartProcess(path, s.daemonArgs(name), &os.ProcAttr{
+		pid, err = syscall.ForkExec(path, s.daemonArgs(name), &syscall.ProcAttr{
 			Dir:   s.bundle,
 			Env:   s.daemonEnv(),
-			Files: []*os.File{null, null, null, l.File, held},
+			Files: []uintptr{uintptr(null), uintptr(null), uintptr(null), l.Fd(), uintptr(held)},
 			Sys:   &syscall.SysProcAttr{Setpgid: true},
 		})
 	}
 	if err != nil {
-		return nil, nil, errors.Join(fmt.Errorf("start the daemon: %w", err), release.Close())
+		return 0, 0, errors.Join(fmt.Errorf("start the daemon: %w", err), unix.Close(release))
 	}
-	return daemon, release, nil
+	return pid, release, nil
 }
 
 // self returns the file we are run from, and the name to show for it. If the file has been replaced
