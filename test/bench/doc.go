@@ -16,7 +16,8 @@
 //     server, which is this program. Each has a shim of its own and is killed after its TaskStart has come;
 //   - load: Stats and State, one question after the other with pauses of 5 ms, while four clients run
 //     execs on the same shim. The rate of these is printed too: a shim that does less for others has it
-//     easier to answer;
+//     easier to answer. Who asks is a process of its own, of one thread, that goes before all others
+//     (SCHED_FIFO), over a connection of its own: a client that has to wait for a CPU itself makes all sides alike;
 //   - clients: State, asked by 1 to 16 clients at once, each over a connection of its own, without pauses.
 //     It prints a table of its own: it is for the picture;
 //   - idle: what a shim holds, by the kernel's account, while its container is left alone: at first, and

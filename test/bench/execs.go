@@ -25,7 +25,11 @@ var execLines = []line{
 	{id: "exec-cpu", name: "CPU of the shim per exec", unit: "ms", decimals: 3, bound: ofTheirs, limit: 0.5},
 }
 
-// execs measures n execs alone of each side, in turns, then as many times some at once.
+// aloneFactor is how many more rounds than lives there are of execs alone: the difference of a fraction of a
+// millisecond between two runs of ten or twenty needs many.
+const aloneFactor = 10
+
+// execs measures execs alone of each side, in turns, then some at once.
 func (b *bench) execs(ctx context.Context) error {
 	return b.withEach(ctx, "e", func(sessions map[string]*client.Session) (err error) {
 		c, err := b.newBare(filepath.Join(b.dir, "e-bare"), idler())
@@ -51,7 +55,7 @@ func (b *bench) execs(ctx context.Context) error {
 }
 
 func (b *bench) alone(ctx context.Context, sessions map[string]*client.Session, c *bareContainer, process string) error {
-	return b.takeTurns(ctx, warmUp, 2*b.n, func(round int, shim contender) error {
+	return b.takeTurns(ctx, warmUp, aloneFactor*b.n, func(round int, shim contender) error {
 		s := sessions[shim.name]
 		before, err := cpuTime(s.Pid())
 		if err != nil {

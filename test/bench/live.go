@@ -113,6 +113,9 @@ var lifeLines = []line{
 	{id: "whole", name: "whole life", unit: "ms", decimals: 2},
 	{id: "whole", name: "whole life, p90", unit: "ms", decimals: 2, q: 0.9},
 	{id: "life-cpu", name: "CPU of the shim, whole life", unit: "ms", decimals: 2, bound: ofTheirs, limit: 0.35},
+	{id: "start-cpu", name: "of that, the start action", unit: "ms", decimals: 2},
+	{id: "daemon-cpu", name: "of that, the daemon", unit: "ms", decimals: 2},
+	{id: "delete-cpu", name: "of that, the delete action", unit: "ms", decimals: 2},
 }
 
 // lives runs n lives of each side in turns, then as many whose CPU time is measured.
@@ -136,7 +139,10 @@ func (b *bench) lives(ctx context.Context) error {
 	return b.takeTurns(ctx, 1, b.n, func(round int, c contender) error {
 		spent, err := b.meteredLife(ctx, b.lifeDir(round, c.short), c)
 		if err == nil && round >= 0 {
-			b.note("life-cpu", c.name, ms(spent))
+			b.note("life-cpu", c.name, ms(spent.start+spent.daemon+spent.remove))
+			b.note("start-cpu", c.name, ms(spent.start))
+			b.note("daemon-cpu", c.name, ms(spent.daemon))
+			b.note("delete-cpu", c.name, ms(spent.remove))
 		}
 		return err
 	}, nil)

@@ -32,13 +32,13 @@ var loadLines = []line{
 func (b *bench) load(ctx context.Context) error {
 	return b.withEach(ctx, "l", func(sessions map[string]*client.Session) error {
 		return b.takeTurns(ctx, 1, (b.n+4)/5, func(round int, c contender) error {
-			return b.ask(ctx, sessions[c.name], c.name, round)
+			return b.askLoaded(ctx, sessions[c.name], c.name, round)
 		}, nil)
 	})
 }
 
-// ask is a turn of a shim.
-func (b *bench) ask(ctx context.Context, s *client.Session, side string, round int) error {
+// askLoaded is a turn of a shim.
+func (b *bench) askLoaded(ctx context.Context, s *client.Session, side string, round int) error {
 	stop, loaded := make(chan struct{}), make(chan error)
 	var done atomic.Int32
 	began := time.Now()
@@ -57,17 +57,7 @@ func (b *bench) ask(ctx context.Context, s *client.Session, side string, round i
 			}
 		})
 	}()
-	id := s.Config.ID
-	err := rest(ctx, 10*pause)
-	for range questions {
-		err = errors.Join(err, rest(ctx, pause), b.timed("stats", side, round, func() error {
-			_, err := s.Stats(ctx, &task.StatsRequest{ID: id})
-			return err
-		}), rest(ctx, pause), b.timed("state", side, round, func() error {
-			_, err := s.State(ctx, &task.StateRequest{ID: id})
-			return err
-		}))
-	}
+	err := errors.Join(rest(ctx, 10*pause), b.noteAnswers(s, side, round))
 	if round >= 0 {
 		b.note("load", side, float64(done.Load())/time.Since(began).Seconds())
 	}
@@ -75,11 +65,23 @@ func (b *bench) ask(ctx context.Context, s *client.Session, side string, round i
 	return errors.Join(err, <-loaded)
 }
 
-// timed notes how long a call takes.
-func (b *bench) timed(id, side string, round int, call func() error) error {
-	took, err := clock(call)
-	if err == nil && round >= 0 {
-		b.note(id, side, ms(took))
+// noteAnswers asks for statistics and the state in turn.
+func (b *bench) noteAnswers(s *client.Session, side string, round int) error {
+	stats, err := question(s.Shim, "Stats", &task.StatsRequest{ID: s.Config.ID})
+	if err != nil {
+		return err
 	}
-	return err
+	state, err := question(s.Shim, "State", &task.StateRequest{ID: s.Config.ID})
+	if err != nil {
+		return err
+	}
+	took, err := b.ask(s.Result.Address, questions, pause, stats, state)
+	if err != nil || round < 0 {
+		return err
+	}
+	for i := range questions {
+		b.note("stats", side, took[0][i])
+		b.note("state", side, took[1][i])
+	}
+	return nil
 }

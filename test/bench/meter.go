@@ -57,18 +57,21 @@ func lastTime(pid int) (time.Duration, error) {
 	}
 }
 
+// metered is the CPU time of the three processes of a life.
+type metered struct{ start, daemon, remove time.Duration }
+
 // meteredLife is live for the CPU time of the shim: that of the daemon, of start, and of delete.
 // The daemon becomes a child of this process when start has ended.
-func (b *bench) meteredLife(ctx context.Context, dir string, shim contender) (spent time.Duration, err error) {
+func (b *bench) meteredLife(ctx context.Context, dir string, shim contender) (spent metered, err error) {
 	file := filepath.Join(b.dir, "meter")
 	for name, value := range map[string]string{meterVariable: file, meteredVariable: shim.path} {
 		if err := os.Setenv(name, value); err != nil {
-			return 0, err
+			return spent, err
 		}
 		defer os.Unsetenv(name)
 	}
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
-		return 0, err
+		return spent, err
 	}
 	defer func() {
 		err = errors.Join(err, os.Remove(file), unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0))
@@ -76,28 +79,28 @@ func (b *bench) meteredLife(ctx context.Context, dir string, shim contender) (sp
 	shim.path = b.self
 	l, err := live(ctx, dir, shim)
 	if err != nil {
-		return 0, err
+		return spent, err
 	}
-	if spent, err = lastTime(l.pid); err != nil {
-		return 0, err
+	if spent.daemon, err = lastTime(l.pid); err != nil {
+		return spent, err
 	}
 	if _, err := syscall.Wait4(l.pid, nil, 0, nil); err != nil {
-		return 0, fmt.Errorf("wait for shim: %w", err)
+		return spent, fmt.Errorf("wait for shim: %w", err)
 	}
 	actions, err := os.ReadFile(file)
 	if err != nil {
-		return 0, err
+		return spent, err
 	}
 	fields := strings.Fields(string(actions))
 	if len(fields) != 2 {
-		return 0, fmt.Errorf("%d actions of the shim were metered, not start and delete", len(fields))
+		return spent, fmt.Errorf("%d actions of the shim were metered, not start and delete", len(fields))
 	}
-	for _, field := range fields {
-		n, err := strconv.ParseInt(field, 10, 64)
+	for i, action := range []*time.Duration{&spent.start, &spent.remove} {
+		n, err := strconv.ParseInt(fields[i], 10, 64)
 		if err != nil {
-			return 0, err
+			return spent, err
 		}
-		spent += time.Duration(n)
+		*action = time.Duration(n)
 	}
 	return spent, nil
 }

@@ -24,6 +24,8 @@ func program(args []string) error {
 	switch {
 	case len(args) == 3 && args[0] == "write":
 		return writeOnCommand(args[1], args[2])
+	case len(args) > 4 && args[0] == "ask":
+		return asker(args[1], args[2], args[3], args[4:])
 	case len(args) == 1 && args[0] == "drain":
 		return drainAsLogger()
 	}
