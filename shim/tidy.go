@@ -55,6 +55,7 @@ func (t *tidier) later() {
 func (t *tidier) tidy() {
 	if t.requests.Load() >= manyRequests {
 		t.requests.Store(0)
+		t.shed() // or their stacks would become free after the last collection
 		t.collect()
 		t.gather() // into what has just become free; what it leaves is garbage
 		t.collect()

@@ -30,6 +30,10 @@ var changes = []change{
 	// spans. The lists grow when they have to.
 	{"mspanset.go", "spanSetBlockEntries = 512", "spanSetBlockEntries = 32", 1},
 	{"mspanset.go", "spanSetInitSpineCap = 256", "spanSetInitSpineCap = 8", 1},
+	// A list's first element is 512 bytes behind its beginning, of which the runtime uses 24.
+	{"mspanset.go", "pad [tagAlign - unsafe.Sizeof(spanSetBlockHeader{})]byte", "pad [64 - unsafe.Sizeof(spanSetBlockHeader{})]byte", 1},
+	// The marks of a collection come from pieces that are cleared whole, and kept for ever.
+	{"mheap.go", "gcBitsChunkBytes = uintptr(64 << 10)", "gcBitsChunkBytes = uintptr(8 << 10)", 1},
 	// Stacks come from pieces of memory that hold four sizes, each its own: twice as many, half as big, waste less.
 	{"malloc.go", "_StackCacheSize = 32 * 1024", "_StackCacheSize = 16 * 1024", 1},
 	// An idle program's monitor wakes up every half of this, to see whether garbage has to be collected, which

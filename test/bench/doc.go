@@ -21,7 +21,7 @@
 //   - clients: State, asked by 1 to 16 clients at once, each over a connection of its own, without pauses.
 //     It prints a table of its own: it is for the picture;
 //   - idle: what a shim holds, by the kernel's account, while its container is left alone: at first, and
-//     after execs of `true`, one after the other;
+//     after execs of `true`, one after the other. Of each side there are three, and the median counts;
 //   - crowd: the memory of many shims, each with a container that is left alone;
 //   - stdio: how fast output passes from a container to a client, what CPU time that costs the
 //     shim, how long the echo of a line takes, and what the shim holds for each stream. Bare is here

@@ -22,11 +22,11 @@ import (
 // The bounds. Each is followed by what was measured when it was set, and by what it is to become. Memory
 // is to be bounded anew with each saving.
 const (
-	maxDirty       = 1150 // KiB; 956 to 1,000
-	maxDirtyAfter  = 1800 // KiB, after manyExecs; 1,560 to 1,620
+	maxDirty       = 1100 // KiB; 930 to 950
+	maxDirtyAfter  = 1700 // KiB, after manyExecs; 1,420 to 1,500
 	maxThreads     = 6    // 5; of a busy machine Go may start one more just when threads are shed
 	maxDescriptors = 16   // 15, of which three are the container's FIFOs
-	maxSize        = 6000 // KB; 5,956
+	maxSize        = 6000 // KB; 5,968
 )
 
 // manyExecs is after how many a shim has collected garbage several times.
