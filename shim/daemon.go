@@ -64,9 +64,14 @@ func serve(ctx context.Context, p DaemonParams) error {
 
 func newServer(service *Service, events *EventLog, log *slog.Logger) (*ttrpc.Server, error) {
 	looks := newInspector(service, events)
+	gather := func() {
+		events.gather()
+		service.steps.Gather()
+		reaper.Forking() // forgets those that are over, of which the last second before the rest may hold a hundred
+	}
 	server, err := ttrpc.NewServer(
 		ttrpc.WithServerHandshaker(greeter{service: service, visited: events.Visited}),
-		ttrpc.WithUnaryServerInterceptor(edge(log, service.steps, newTidier(func() { events.gather(); service.steps.Gather() }), looks.requests)),
+		ttrpc.WithUnaryServerInterceptor(edge(log, service.steps, newTidier(gather), looks.requests)),
 	)
 	if err != nil {
 		return nil, err
