@@ -54,61 +54,37 @@ func Regular(f *os.File) error {
 // Make makes a file with exactly that mode, in the place of whatever has that name. If it fails there is
 // none.
 func Make(path string, content []byte, mode os.FileMode) error {
-	fd, err := create(path, mode)
+	f, err := create(path, mode)
 	if errors.Is(err, fs.ErrExist) {
 		if err := Remove(path); err != nil {
 			return err
 		}
-		fd, err = create(path, mode)
+		f, err = create(path, mode)
 	}
 	if err != nil {
 		return err
 	}
-	err = write(fd, content)
+	_, err = f.Write(content)
 	if err == nil {
-		err = unix.Fchmod(fd, uint32(mode.Perm())) // whatever the umask is
+		err = f.Chmod(mode) // whatever the umask is
 	}
-	if err := errors.Join(err, unix.Close(fd)); err != nil {
-		return errors.Join(&fs.PathError{Op: "write", Path: path, Err: err}, os.Remove(path))
+	if err := errors.Join(err, f.Close()); err != nil {
+		return errors.Join(err, os.Remove(path))
 	}
 	return nil
 }
 
 // create opens a file that was not there. os.OpenFile would ask Go's poller whether it has use for it, in
-// five more calls of the kernel.
-func create(path string, mode os.FileMode) (fd int, err error) {
+// four more calls of the kernel.
+func create(path string, mode os.FileMode) (*os.File, error) {
 	const flags = unix.O_WRONLY | unix.O_CREAT | unix.O_EXCL | unix.O_CLOEXEC
-	err = retry(func() (err error) {
-		fd, err = unix.Open(path, flags, uint32(mode.Perm()))
-		return err
-	})
-	if err != nil {
-		return -1, &fs.PathError{Op: "create", Path: path, Err: err}
-	}
-	return fd, nil
-}
-
-// write writes all of content.
-func write(fd int, content []byte) error {
-	for len(content) > 0 {
-		n := 0
-		err := retry(func() (err error) {
-			n, err = unix.Write(fd, content)
-			return err
-		})
-		if err != nil {
-			return err
-		}
-		content = content[n:]
-	}
-	return nil
-}
-
-// retry repeats a call that a signal has interrupted.
-func retry(call func() error) error {
 	for {
-		if err := call(); err != unix.EINTR { //nolint:errorlint // an errno as the kernel gave it
-			return err
+		fd, err := unix.Open(path, flags, uint32(mode.Perm()))
+		switch {
+		case err == nil:
+			return os.NewFile(uintptr(fd), path), nil
+		case !errors.Is(err, unix.EINTR):
+			return nil, &fs.PathError{Op: "create", Path: path, Err: err}
 		}
 	}
 }
