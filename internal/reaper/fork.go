@@ -32,8 +32,8 @@ func (r *registry) fork(path string, argv []string, attr *syscall.ProcAttr) (pid
 	return syscall.ForkExec(path, argv, attr)
 }
 
-// Forking returns the forks that are not over, and forgets the others. syscall.ForkLock says less: it is free again when the
-// child has left our memory, and the kernel closes the descriptors after that (execve(2),
+// Forking returns the forks that are not over, and forgets the others. syscall.ForkLock says less: it is free
+// again when the child has left our memory, and the kernel closes the descriptors after that (execve(2),
 // begin_new_exec in fs/exec.c).
 func Forking() []*Fork {
 	table.mu.Lock()

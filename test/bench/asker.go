@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
@@ -49,18 +50,23 @@ func question(s *client.Shim, method string, request proto.Message) ([]byte, err
 }
 
 // ask has another process put questions to the shim at address, over a connection of its own: each n times, in
-// turn, after a pause. It returns how long each answer has taken, in ms, by question.
-func (b *bench) ask(address string, n int, pause time.Duration, questions ...[]byte) ([][]float64, error) {
+// turn, after a pause. It returns how long each answer has taken, in ms, by question. A shim that hangs ends the
+// measurement.
+func (b *bench) ask(ctx context.Context, address string, n int, pause time.Duration, questions ...[]byte) ([][]float64, error) {
 	args := []string{programWord, "ask", strings.TrimPrefix(address, "unix://"), strconv.Itoa(n), pause.String()}
 	for _, q := range questions {
 		args = append(args, hex.EncodeToString(q))
 	}
-	cmd := exec.Command(b.self, args...)
-	cmd.Stderr = os.Stderr
+	ctx, cancel := context.WithTimeout(ctx, lifeLimit)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, b.self, args...)
+	var complaints strings.Builder
+	cmd.Stderr = &complaints
 	said, err := cmd.Output()
 	if err != nil {
-		return nil, fmt.Errorf("ask: %w", err)
+		return nil, fmt.Errorf("ask: %w: %s", err, complaints.String())
 	}
+	fmt.Fprint(b.w, complaints.String())
 	took := make([][]float64, len(questions))
 	for i, word := range strings.Fields(string(said)) {
 		ns, err := strconv.ParseInt(word, 10, 64)
@@ -88,14 +94,14 @@ func asker(address, times, pause string, encoded []string) error {
 	for _, e := range encoded {
 		q, err := hex.DecodeString(e)
 		if err != nil || len(q) < headerSize {
-			return fmt.Errorf("%q is no question: %w", e, err)
+			return fmt.Errorf("%q is no question in hexadecimal", e)
 		}
 		questions = append(questions, q)
 	}
 	runtime.LockOSThread()
 	first := &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: 1}
 	if err := unix.SchedSetAttr(0, first, 0); err != nil {
-		fmt.Fprintf(os.Stderr, "bench: the client cannot go before others (%v): its own waits are in the times, for all sides\n", err)
+		fmt.Fprintf(os.Stderr, "the client cannot go before others (%v): its own waits are in the times, for all sides\n", err)
 	}
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {

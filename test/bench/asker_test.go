@@ -55,8 +55,8 @@ func TestQuestionsAreAsked(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	b := &bench{self: self}
-	took, err := b.ask("unix://"+address, 3, time.Millisecond, questions["Fast"], questions["Slow"])
+	b := &bench{self: self, w: t.Output()}
+	took, err := b.ask(t.Context(), "unix://"+address, 3, time.Millisecond, questions["Fast"], questions["Slow"])
 	if err != nil || len(took) != 2 || len(took[0]) != 3 || len(took[1]) != 3 {
 		t.Fatalf("got %v, %v", took, err)
 	}
@@ -65,7 +65,7 @@ func TestQuestionsAreAsked(t *testing.T) {
 			t.Errorf("the slow answer took %v ms", slow)
 		}
 	}
-	if _, err := b.ask(address, 1, 0, questions["Never"]); err == nil || !strings.Contains(err.Error(), "ask") {
+	if _, err := b.ask(t.Context(), address, 1, 0, questions["Never"]); err == nil || !strings.Contains(err.Error(), "not today") {
 		t.Errorf("a refusal: %v", err)
 	}
 }

@@ -57,7 +57,7 @@ func (b *bench) askLoaded(ctx context.Context, s *client.Session, side string, r
 			}
 		})
 	}()
-	err := errors.Join(rest(ctx, 10*pause), b.noteAnswers(s, side, round))
+	err := errors.Join(rest(ctx, 10*pause), b.noteAnswers(ctx, s, side, round))
 	if round >= 0 {
 		b.note("load", side, float64(done.Load())/time.Since(began).Seconds())
 	}
@@ -66,7 +66,7 @@ func (b *bench) askLoaded(ctx context.Context, s *client.Session, side string, r
 }
 
 // noteAnswers asks for statistics and the state in turn.
-func (b *bench) noteAnswers(s *client.Session, side string, round int) error {
+func (b *bench) noteAnswers(ctx context.Context, s *client.Session, side string, round int) error {
 	stats, err := question(s.Shim, "Stats", &task.StatsRequest{ID: s.Config.ID})
 	if err != nil {
 		return err
@@ -75,7 +75,7 @@ func (b *bench) noteAnswers(s *client.Session, side string, round int) error {
 	if err != nil {
 		return err
 	}
-	took, err := b.ask(s.Result.Address, questions, pause, stats, state)
+	took, err := b.ask(ctx, s.Result.Address, questions, pause, stats, state)
 	if err != nil || round < 0 {
 		return err
 	}
