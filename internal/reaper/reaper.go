@@ -2,8 +2,6 @@ package reaper
 
 import (
 	"fmt"
-	"os"
-	"os/signal"
 	"sync"
 	"syscall"
 	"time"
@@ -54,21 +52,13 @@ func Init() error {
 			return
 		}
 		catchIgnored()
-		// The handler first: a child that dies in between must wake us.
-		wake := make(chan os.Signal, 1)
-		signal.Notify(wake, unix.SIGCHLD)
-		if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
-			signal.Stop(wake)
-			table.err = fmt.Errorf("become a subreaper: %w", err)
+		// This first: a child that dies in between must wake us.
+		if table.err = table.listen(); table.err != nil {
 			return
 		}
-		// This goroutine lives as long as the process. A signal that arrives while bury runs
-		// leaves a token in wake, so no exit waits for the next one.
-		go func() {
-			for range wake {
-				table.bury()
-			}
-		}()
+		if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+			table.err = fmt.Errorf("become a subreaper: %w", err)
+		}
 	})
 	return table.err
 }

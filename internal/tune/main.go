@@ -41,13 +41,22 @@ var changes = []change{
 	{"proc.go", "forcegcperiod int64 = 2 * 60 * 1e9", "forcegcperiod int64 = 7200 * 1e9", 1},
 	// The monitor of one that works wakes up this often, in microseconds, for the first milliseconds of each piece
 	// of work, to see whether a goroutine waits in the kernel while others could go on.
-	{"proc.go", "delay = 20\n", "delay = 300\n", 2},
+	{"proc.go", "delay = 20\n", "delay = 1000\n", 2},
+	// Goroutines begin with 8 KiB of stack, not 2, of which half of those that serve a request would copy theirs
+	// twice. Go learns the size at each collection, from those that wait then and need little.
+	{"stack.go", "startingStackSize uint32 = fixedStack\n", "startingStackSize uint32 = 8192\n", 1},
+	{"runtime1.go", "debug.adaptivestackstart = 1 ", "debug.adaptivestackstart = 0 ", 1},
 	// One processor (docs/decisions/0007) from the start, whatever the manager has set or the machine has.
 	{"proc.go", "procs = int32(n)", "procs = 1", 1},
 	{"proc.go", "procs = defaultGOMAXPROCS(numCPUStartup)", "procs = 1", 1},
 	// So nobody needs the control group's limit of processors, for which Go reads /proc/self/mountinfo at each
 	// start, even where it is told not to use it.
 	{"cgroup_linux.go", "func defaultGOMAXPROCSInit() {\n", "func defaultGOMAXPROCSInit() {\n\treturn\n", 1},
+	// SIGCHLD is blocked in all threads, for a descriptor that the poller watches (internal/reaper/wake.go), and in no
+	// process that is started.
+	{"sigtab_linux_generic.go", `{_SigNotify + _SigUnblock + _SigIgn, "SIGCHLD:`, `{_SigNotify + _SigIgn, "SIGCHLD:`, 1},
+	{"proc.go", "\tinitSigmask = gp.m.sigmask\n", "\tsigaddset(&gp.m.sigmask, _SIGCHLD)\n\tinitSigmask = gp.m.sigmask\n", 1},
+	{"proc.go", "\tmsigrestore(getg().m.sigmask)\n", "\tmask := getg().m.sigmask\n\tsigdelset(&mask, _SIGCHLD)\n\tmsigrestore(mask)\n", 1},
 }
 
 func main() {

@@ -19,6 +19,7 @@ const (
 	conn      = "connection of the manager"
 	publisher = "connection to the events server"
 	poller    = "epoll of the Go runtime"
+	deaths    = "signalfd that tells of the end of children"
 	waker     = "eventfd by which the Go runtime wakes its epoll"
 	oomCount  = "the kernel's count of OOM kills"
 	oomNotice = "eventfd that tells of OOM (cgroup v1)"
@@ -31,7 +32,7 @@ const (
 // itself may do without the shim's end; a container on a kernel without memory cgroups has no OOM kills.
 var mayHold = map[string]struct{ least, most int }{
 	nothing: {2, 3}, log: {1, 2}, panicLog: {0, 1}, listener: {1, 1}, conn: {1, 1}, publisher: {0, 1},
-	poller: {1, 1}, waker: {1, 1}, oomCount: {0, 1}, oomNotice: {0, 1},
+	poller: {1, 1}, deaths: {1, 1}, waker: {1, 1}, oomCount: {0, 1}, oomNotice: {0, 1},
 	stdin: {0, 1}, stdout: {0, 1}, stderr: {0, 1},
 }
 
@@ -121,6 +122,8 @@ func purpose(s idler, d descriptor, events map[string]string, sockets map[string
 		return stderr
 	case "anon_inode:[eventpoll]":
 		return poller
+	case "anon_inode:[signalfd]":
+		return deaths
 	case "anon_inode:[eventfd]":
 		// Go waits for its own without EPOLLET, as nobody else does for anything.
 		if flags := events[d.number]; flags != "" && len(flags) < 8 {

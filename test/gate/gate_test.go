@@ -25,7 +25,7 @@ const (
 	maxDirty       = 1100 // KiB; 930 to 950
 	maxDirtyAfter  = 1600 // KiB, after manyExecs; 1,320 to 1,420
 	maxThreads     = 6    // 5; of a busy machine Go may start one more just when threads are shed
-	maxDescriptors = 16   // 15, of which three are the container's FIFOs
+	maxDescriptors = 16   // 16, of which three are the container's FIFOs
 	maxSize        = 6000 // KB; 5,968
 )
 
