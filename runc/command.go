@@ -64,7 +64,7 @@ func (r *Runtime) execute(ctx context.Context, c command) error {
 		Path:          r.binary(),
 		Args:          append(r.global(c, log), c.args...),
 		Env:           environment(),
-		Dir:           r.dir(),
+		Dir:           r.dir(log),
 		Files:         c.files(out),
 		DieWithParent: true,
 	})
@@ -111,9 +111,9 @@ func (r *Runtime) global(c command, log callLog) []string {
 
 // dir returns the command's working directory: the bundle, or the root directory if containerd
 // has removed the bundle, since what is left of a container must still be deletable.
-func (r *Runtime) dir() string {
-	if r.Bundle == "" {
-		return ""
+func (r *Runtime) dir(log callLog) string {
+	if r.Bundle == "" || log.dir != "" { // where a file could be made there is a directory
+		return r.Bundle
 	}
 	if _, err := os.Stat(r.Bundle); err != nil {
 		return "/"

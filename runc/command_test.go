@@ -186,7 +186,7 @@ func TestMessageIsFitForTheWire(t *testing.T) {
 	if err := os.WriteFile(script, []byte("#!/bin/sh\nprintf 'begin\\377' >&2\nhead -c 100000 /dev/zero | tr '\\0' x >&2\necho end >&2\nexit 1\n"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	broken := *r
+	broken := likeness(r)
 	broken.Binary = script
 	err := broken.Pause(t.Context())
 	if err == nil {
@@ -208,7 +208,7 @@ func TestMissingRuntimeIsNamedInQuotesAndIsNotANotFound(t *testing.T) {
 		"no-runc":      `OCI runtime create failed: exec: "no-runc": executable file not found in $PATH`,
 		"/nowhere/run": `OCI runtime create failed: exec: "/nowhere/run": no such file or directory`,
 	} {
-		missing := *r
+		missing := likeness(r)
 		missing.Binary = binary
 		_, _, err := missing.Create(t.Context(), CreateConfig{})
 		if err == nil || err.Error() != want {
@@ -259,7 +259,7 @@ func TestEachCommandIsToldOfWhenItHasEnded(t *testing.T) {
 	if err := child.Signal(syscall.SIGKILL); err != nil {
 		t.Error(err)
 	}
-	missing := *r
+	missing := likeness(r)
 	missing.Binary = "no-runc"
 	if err := missing.Resume(t.Context()); err == nil {
 		t.Error("a runtime that is missing has not failed")
@@ -318,7 +318,7 @@ func TestHangEndsWithTheContextAndTellsWhere(t *testing.T) {
 	if err := os.WriteFile(script, []byte(text), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	hung := *r
+	hung := likeness(r)
 	hung.Binary = script
 	err := hung.Pause(until(t, "its own child", exists(pidFile)))
 	if !errors.Is(err, ErrHung) || !errors.Is(err, context.DeadlineExceeded) {

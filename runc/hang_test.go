@@ -34,7 +34,7 @@ func TestCommandThatCannotBeKilledIsGivenUp(t *testing.T) {
 	if err := os.WriteFile(script, []byte(text), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	frozen := *r
+	frozen := likeness(r)
 	frozen.Binary = script
 	err = frozen.Pause(until(t, "frozen", func() bool {
 		content, err := os.ReadFile(state)

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -27,8 +28,48 @@ const (
 // callLog is where one command writes its log. Each has a file of its own, so that commands that
 // run at the same time never get to see each other's errors, nor a killed one an earlier one's.
 type callLog struct {
-	path string
-	dir  string // the bundle, if the file is to be merged into log.json; else empty
+	path  string
+	dir   string     // the bundle, if the file is to be merged into log.json; else empty
+	spare *spareLogs // where the file goes if the command did not fail; nil: nowhere
+}
+
+// spareLogs are files of execs that did not fail, for the next ones: to make one and to remove it takes the
+// shim a twentieth of an exec. The zero value has none.
+type spareLogs struct {
+	mu    sync.Mutex
+	paths []string
+}
+
+func (s *spareLogs) give(path string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.paths = append(s.paths, path)
+}
+
+// take returns a file that is there and empty, or "".
+func (s *spareLogs) take() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for len(s.paths) > 0 {
+		path := s.paths[len(s.paths)-1]
+		s.paths = s.paths[:len(s.paths)-1]
+		var st unix.Stat_t
+		if err := unix.Lstat(path, &st); err == nil && st.Mode&unix.S_IFMT == unix.S_IFREG && st.Size == 0 {
+			return path
+		}
+		_ = bundle.Remove(path) // goes with the bundle at the latest
+	}
+	return ""
+}
+
+// drop removes all.
+func (s *spareLogs) drop() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, path := range s.paths {
+		_ = bundle.Remove(path) // goes with the bundle at the latest
+	}
+	s.paths = nil
 }
 
 // openLog chooses the file for c's log. A command must run even where no file can be made (the
@@ -43,21 +84,32 @@ func (r *Runtime) openLog(c command) callLog {
 			return callLog{path: path}
 		}
 	}
+	var spare *spareLogs
+	if c.verb == "exec" {
+		spare = &r.spare
+		if path := spare.take(); path != "" {
+			return callLog{path: path, dir: r.Bundle, spare: spare}
+		}
+	}
 	name := fmt.Sprintf(".%s-%d-%d.%s", c.verb, os.Getpid(), logs.Add(1), logName)
 	path := filepath.Join(r.Bundle, name)
 	if err := bundle.Make(path, nil, 0o600); err != nil {
 		return callLog{path: os.DevNull}
 	}
-	return callLog{path: path, dir: r.Bundle}
+	return callLog{path: path, dir: r.Bundle, spare: spare}
 }
 
 // logs counts them, for their names: the delete action of the same container may run beside us.
 var logs atomic.Uint64
 
-// close removes the file, after adding what it says to log.json if the command failed. What
-// cannot be kept is lost: the answer to the caller holds the line that matters.
+// close removes the file, after adding what it says to log.json if the command failed, or keeps it for another
+// command. What cannot be kept is lost: the answer to the caller holds the line that matters.
 func (l callLog) close(failed bool) {
-	if l.dir == "" {
+	switch {
+	case l.dir == "":
+		return
+	case l.spare != nil && !failed:
+		l.spare.give(l.path)
 		return
 	}
 	if failed {

@@ -61,6 +61,11 @@ func fake(t *testing.T, script string) *Runtime {
 	return r
 }
 
+// likeness is for the same container, for a test to change.
+func likeness(r *Runtime) *Runtime {
+	return &Runtime{Binary: r.Binary, Root: r.Root, Bundle: r.Bundle, ID: r.ID, SystemdCgroup: r.SystemdCgroup, Ended: r.Ended}
+}
+
 // deleteAtEnd is for cleanups, when the test's context is over.
 func deleteAtEnd(t *testing.T, r *Runtime) {
 	t.Helper()

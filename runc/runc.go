@@ -23,6 +23,8 @@ type Runtime struct {
 	SystemdCgroup bool   // cgroups are made by systemd
 	// Ended is told of each command when it is over; it must not block. It may be nil.
 	Ended func(Call)
+
+	spare spareLogs
 }
 
 // Call is a command that has ended.
@@ -52,6 +54,7 @@ func (r *Runtime) Resume(ctx context.Context) error { return r.plain(ctx, "resum
 // killed first; one that runs only by force. The error is ErrNotFound if there is no such
 // container, except by force, to which that is success.
 func (r *Runtime) Delete(ctx context.Context, force bool) error {
+	r.spare.drop()
 	if force {
 		return r.plain(ctx, "delete", "--force")
 	}
