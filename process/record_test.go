@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
+	"time"
 
 	"holdfast/internal/reaper"
 )
@@ -104,5 +105,23 @@ func TestCauseOfAnExecsEnd(t *testing.T) {
 		}
 		f.runtime.die("", 0)
 		f.must(t, "")
+	}
+}
+
+// The short way writes what the long one does.
+func TestRecordIsEncodedAsAnyOther(t *testing.T) {
+	at := time.Date(2026, 11, 26, 1, 2, 3, 4500, time.UTC)
+	for _, r := range []ExitRecord{
+		{}, {Timestamp: at}, {Timestamp: at, Pid: 12, Status: 255}, {Timestamp: at.Local(), Pid: 1<<22 - 1, Status: 137},
+		{Timestamp: at, Pid: 12, Status: 137, Signal: 9, Cause: causeOOM}, {Timestamp: at, CoreDumped: true, OOMLimit: "/a \"b\""},
+	} {
+		got, err := r.encode()
+		want, wantErr := json.Marshal(r)
+		if string(got) != string(want) || err != nil || wantErr != nil {
+			t.Errorf("%s, %v; want %s, %v", got, err, want, wantErr)
+		}
+	}
+	if _, err := (ExitRecord{Timestamp: time.Date(20000, 1, 1, 0, 0, 0, 0, time.UTC)}).encode(); err == nil {
+		t.Error("a year that cannot be encoded was")
 	}
 }
