@@ -106,12 +106,7 @@ func parseSpec(r io.Reader) (Spec, error) {
 
 // readPid reads a pid file.
 func readPid(path string) (int, error) {
-	f, err := bundle.Open(path)
-	if err != nil {
-		return 0, err
-	}
-	defer f.Close() //nolint:errcheck // only read
-	content, err := readAll(f, 32)
+	content, err := bundle.ReadFile(path, 32)
 	if err != nil {
 		return 0, err
 	}

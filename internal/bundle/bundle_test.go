@@ -42,6 +42,9 @@ func TestOnlyFilesOfTheBundleAreOpened(t *testing.T) {
 			t.Errorf("a %s was opened", what)
 			_ = f.Close()
 		}
+		if content, err := ReadFile(path, 100); err == nil {
+			t.Errorf("of a %s was read %q", what, content)
+		}
 	}
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "file"), []byte("content"), 0o600); err != nil {
@@ -59,9 +62,17 @@ func TestOnlyFilesOfTheBundleAreOpened(t *testing.T) {
 			t.Errorf("%s has %q, %v", name, content, err)
 		}
 		_ = f.Close()
+		for limit, want := range map[int]string{6: "", 7: "content", 100: "content"} {
+			if content, err := ReadFile(filepath.Join(dir, name), limit); string(content) != want || (err == nil) != (want != "") {
+				t.Errorf("%s, at most %d bytes: %q, %v", name, limit, content, err)
+			}
+		}
 	}
 	if _, err := Open(filepath.Join(dir, "none")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("no file: %v", err)
+	}
+	if _, err := ReadFile(filepath.Join(dir, "none"), 100); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("no file was read: %v", err)
 	}
 }
 

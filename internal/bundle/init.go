@@ -1,7 +1,6 @@
 package bundle
 
 import (
-	"io"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -14,13 +13,8 @@ const InitFile = "init.pid"
 
 // InitPid returns the pid that the init process of a bundle has, or has had, or 0 if it is not known.
 func InitPid(dir string) int {
-	f, err := Open(filepath.Join(dir, InitFile))
+	data, err := ReadFile(filepath.Join(dir, InitFile), pidLimit) // one that is longer is no pid
 	if err != nil {
-		return 0
-	}
-	defer f.Close()                                      //nolint:errcheck // only read
-	data, err := io.ReadAll(io.LimitReader(f, pidLimit)) // one that is longer is no pid
-	if err != nil || len(data) == pidLimit {
 		return 0
 	}
 	pid, err := strconv.ParseInt(strings.TrimSpace(string(data)), 10, 32)
