@@ -105,6 +105,9 @@ func record(log *slog.Logger, method string, took time.Duration, err error) {
 	if took > slowCall && !patient(op) {
 		level = slog.LevelWarn
 	}
+	if !log.Enabled(context.Background(), level) {
+		return // before what is to be said is made ready
+	}
 	log.Log(context.Background(), level, "request", "op", op, "took", took, "err", err)
 }
 

@@ -2,6 +2,7 @@ package shim
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/containerd/ttrpc"
@@ -51,15 +52,15 @@ func (s *sink) connect() (returned bool, err error) {
 // forward hands over e. After an error that the manager did not give itself the connection is
 // closed.
 func (s *sink) forward(e *api.Envelope) error {
-	ctx, cancel := context.WithTimeout(context.Background(), forwardLimit)
-	defer cancel()
-	// A peer that does not read leaves the client stuck in write(2), where it does not look at
-	// the context; closing the connection frees it.
+	// Not by a context: a peer that does not read leaves the client stuck in write(2), where it does not look at
+	// one; closing the connection frees it.
 	client := s.client
-	stop := context.AfterFunc(ctx, func() { _ = client.Close() })
-	defer stop()
-	ctx = ttrpc.WithMetadata(ctx, ttrpc.MD{namespaceKey: []string{s.namespace}})
+	limit := time.AfterFunc(forwardLimit, func() { _ = client.Close() })
+	ctx := ttrpc.WithMetadata(context.Background(), ttrpc.MD{namespaceKey: []string{s.namespace}})
 	err := client.Call(ctx, eventsService, "Forward", &api.ForwardRequest{Envelope: e}, new(api.Empty))
+	if late := !limit.Stop(); late && err != nil {
+		err = fmt.Errorf("no answer within %v: %w", forwardLimit, err)
+	}
 	if err != nil && !answered(err) {
 		s.lose()
 	}

@@ -28,6 +28,9 @@ const (
 // collected it keeps for later; threads it keeps for ever.
 type tidier struct {
 	timer    *time.Timer
+	armed    atomic.Bool  // the timer will call tidy
+	began    time.Time    // for last
+	last     atomic.Int64 // when the last request was, in nanoseconds since began
 	requests atomic.Int32 // since the last collection
 	gather   func()       // moves what is kept for long together
 	collect  func()       // debug.FreeOSMemory, except in tests
@@ -40,19 +43,33 @@ func newTidier(gather func()) *tidier {
 }
 
 func newTidierWith(gather, collect func(), shed func() bool) *tidier {
-	t := &tidier{gather: gather, collect: collect, shed: shed}
+	t := &tidier{gather: gather, collect: collect, shed: shed, began: time.Now()}
+	t.armed.Store(true)
 	t.timer = time.AfterFunc(quietTime, t.tidy)
 	return t
 }
 
-// later tells of a request, which puts tidying off.
+// arm has tidy called in d, unless it will be anyway.
+func (t *tidier) arm(d time.Duration) {
+	if !t.armed.Swap(true) {
+		t.timer.Reset(d)
+	}
+}
+
+// later tells of a request, which puts tidying off. It leaves the timer of an earlier one alone.
 func (t *tidier) later() {
 	t.requests.Add(1)
 	t.sheds.Store(0)
-	t.timer.Reset(quietTime)
+	t.last.Store(int64(time.Since(t.began)))
+	t.arm(quietTime)
 }
 
 func (t *tidier) tidy() {
+	t.armed.Store(false) // first: a request from here on arms it again
+	if quiet := time.Since(t.began) - time.Duration(t.last.Load()); quiet < quietTime {
+		t.arm(quietTime - quiet)
+		return
+	}
 	if t.requests.Load() >= manyRequests {
 		t.requests.Store(0)
 		t.shed() // or their stacks would become free after the last collection
@@ -62,6 +79,6 @@ func (t *tidier) tidy() {
 	}
 	// After the collection, which may have started threads.
 	if !t.shed() && t.sheds.Add(1) < maxSheds {
-		t.timer.Reset(quietTime)
+		t.arm(quietTime)
 	}
 }

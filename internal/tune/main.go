@@ -41,7 +41,7 @@ var changes = []change{
 	{"proc.go", "forcegcperiod int64 = 2 * 60 * 1e9", "forcegcperiod int64 = 7200 * 1e9", 1},
 	// The monitor of one that works wakes up this often, in microseconds, for the first milliseconds of each piece
 	// of work, to see whether a goroutine waits in the kernel while others could go on.
-	{"proc.go", "delay = 20\n", "delay = 1000\n", 2},
+	{"proc.go", "delay = 20\n", "delay = 2000\n", 2},
 	// Goroutines begin with 8 KiB of stack, not 2, of which half of those that serve a request would copy theirs
 	// twice. Go learns the size at each collection, from those that wait then and need little.
 	{"stack.go", "startingStackSize uint32 = fixedStack\n", "startingStackSize uint32 = 8192\n", 1},
