@@ -40,36 +40,58 @@ type spareLogs struct {
 	paths []string
 }
 
+// maxSpare is how many are kept; more execs than that run at once on large machines only.
+const maxSpare = 8
+
+// give keeps a file, or removes it if there are enough.
 func (s *spareLogs) give(path string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.paths = append(s.paths, path)
+	if !s.push(path) {
+		_ = bundle.Remove(path) // goes with the bundle at the latest
+	}
 }
 
 // take returns a file that is there and empty, or "".
 func (s *spareLogs) take() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for len(s.paths) > 0 {
-		path := s.paths[len(s.paths)-1]
-		s.paths = s.paths[:len(s.paths)-1]
+	for {
+		path := s.pop()
+		if path == "" {
+			return ""
+		}
 		var st unix.Stat_t
 		if err := unix.Lstat(path, &st); err == nil && st.Mode&unix.S_IFMT == unix.S_IFREG && st.Size == 0 {
 			return path
 		}
 		_ = bundle.Remove(path) // goes with the bundle at the latest
 	}
-	return ""
 }
 
 // drop removes all.
 func (s *spareLogs) drop() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, path := range s.paths {
+	for path := s.pop(); path != ""; path = s.pop() {
 		_ = bundle.Remove(path) // goes with the bundle at the latest
 	}
-	s.paths = nil
+}
+
+func (s *spareLogs) push(path string) (kept bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.paths) == maxSpare {
+		return false
+	}
+	s.paths = append(s.paths, path)
+	return true
+}
+
+func (s *spareLogs) pop() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.paths) == 0 {
+		return ""
+	}
+	last := len(s.paths) - 1
+	path := s.paths[last]
+	s.paths = s.paths[:last]
+	return path
 }
 
 // openLog chooses the file for c's log. A command must run even where no file can be made (the

@@ -3,6 +3,7 @@ package runc
 import (
 	"os"
 	"path/filepath"
+	"strconv"
 	"testing"
 )
 
@@ -74,5 +75,24 @@ func TestLogOfAFailedExecIsNobodyElses(t *testing.T) {
 	}
 	if left := execLogs(t, r); len(left) != 0 {
 		t.Errorf("left: %q", left)
+	}
+}
+
+func TestSpareLogsAreFew(t *testing.T) {
+	dir := t.TempDir()
+	var spare spareLogs
+	for i := range 2 * maxSpare {
+		path := filepath.Join(dir, strconv.Itoa(i))
+		if err := os.WriteFile(path, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		spare.give(path)
+	}
+	if files, err := os.ReadDir(dir); err != nil || len(files) != maxSpare {
+		t.Errorf("%d are left, %v", len(files), err)
+	}
+	spare.drop()
+	if files, err := os.ReadDir(dir); err != nil || len(files) != 0 || spare.take() != "" {
+		t.Errorf("%d are left, %v", len(files), err)
 	}
 }
