@@ -24,7 +24,7 @@ func countThreads(t *testing.T) int {
 }
 
 // atOnce has n system calls under way at a time, each of which needs a thread, and then do done on
-// each thread.
+// each thread. As the shim is built a thread that sleeps is noticed after 2 to 4 ms, one after the other.
 func atOnce(n int, do func()) {
 	var begun, all sync.WaitGroup
 	begun.Add(n)
@@ -32,7 +32,7 @@ func atOnce(n int, do func()) {
 		all.Go(func() {
 			begun.Done()
 			begun.Wait()
-			if err := unix.Nanosleep(&unix.Timespec{Nsec: 50e6}, nil); err != nil && err != unix.EINTR { //nolint:errorlint // an errno
+			if err := unix.Nanosleep(&unix.Timespec{Nsec: 250e6}, nil); err != nil && err != unix.EINTR { //nolint:errorlint // an errno
 				panic(err)
 			}
 			do()
