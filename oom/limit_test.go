@@ -2,6 +2,7 @@ package oom
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -215,5 +216,58 @@ func TestLevelsAboveAreFreed(t *testing.T) {
 	}
 	if after := descriptors(t); after != before {
 		t.Errorf("descriptors before:\n%safter:\n%s", before, after)
+	}
+}
+
+// The kernel counts first that a limit was hit, and then the kill: who looks at the level above in between must not
+// take the former for a neighbour's. Files stand for the kernel's here, since it seldom pauses there.
+func TestHitBeforeItsKillIsNotANeighbours(t *testing.T) {
+	pod := t.TempDir()
+	ours := filepath.Join(pod, "ours.scope")
+	if err := os.Mkdir(ours, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	says := func(dir string, ooms, kills int) {
+		t.Helper()
+		for _, name := range []string{"memory.events", "memory.events.local"} {
+			n := ooms
+			if dir == pod && name != "memory.events" {
+				n = 0 // the pod's own limit was not hit
+			}
+			if err := os.WriteFile(filepath.Join(dir, name), fmt.Appendf(nil, "oom %d\noom_kill %d\n", n, kills), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	says(pod, 0, 0)
+	says(ours, 0, 0)
+	counter, err := openFile(filepath.Join(ours, "memory.events"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer counter.Close()
+	w := &Watch{counter: counter}
+	w.limits.find(ours, true)
+	look := func() {
+		t.Helper()
+		if err := w.neighbours(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	says(pod, 1, 1) // a neighbour's
+	look()
+	says(ours, 1, 0)
+	says(pod, 2, 1)
+	look()
+	says(pod, 2, 2)
+	if own, lost := w.limits.lost(); !own || !lost {
+		t.Errorf("our own limit was hit, and a process is lost: %v, %v", own, lost)
+	}
+	// One that nothing was killed for, as who follows it has found, does not count any more.
+	w.followed.Store(1)
+	look()
+	says(pod, 2, 3)
+	if own, lost := w.limits.lost(); own || !lost {
+		t.Errorf("the host has killed: %v, %v", own, lost)
 	}
 }

@@ -76,8 +76,9 @@ func (w *Watch) runNearest() {
 }
 
 // neighbours remembers what the nearest level has counted, unless there is a kill of the container's
-// in it that was not reported. The kernel counts in the container's group first. The error says that the
-// container's group has gone, or the level.
+// in it that was not reported, and but for the hits of a limit of the container's whose kill may be yet to come.
+// The kernel counts in the container's group first. The error says that the container's group has gone, or the
+// level.
 func (w *Watch) neighbours() error {
 	now, err := w.limits.below()
 	if err != nil {
@@ -85,6 +86,7 @@ func (w *Watch) neighbours() error {
 	}
 	own, err := count(w.counter)
 	if err == nil && own.kills <= w.kills.Load() {
+		now.ooms -= min(now.ooms, own.ooms-min(own.ooms, w.followed.Load()))
 		w.limits.nearest.remember(now)
 	}
 	return err

@@ -33,13 +33,12 @@ func (w *Watch) run2() {
 	if err != nil {
 		return // closed; cannot be before Close has joined us
 	}
-	ooms := w.limits.ooms // that were followed
 	for {
 		var n counts
 		var gone error
 		err := raw.Read(func(fd uintptr) bool {
 			n, gone = countAt(fd)
-			return gone != nil || n.kills > w.kills.Load() || n.ooms > ooms
+			return gone != nil || n.kills > w.kills.Load() || n.ooms > w.followed.Load()
 		})
 		if err != nil || gone != nil {
 			return
@@ -49,7 +48,7 @@ func (w *Watch) run2() {
 		} else if !w.follow() {
 			return
 		}
-		ooms = max(ooms, n.ooms)
+		w.followed.Store(max(w.followed.Load(), n.ooms))
 	}
 }
 

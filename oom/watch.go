@@ -25,7 +25,10 @@ type Watch struct {
 	// Close once that has ended.
 	kills  atomic.Uint64
 	limits limits
-	hit    bool // version 1: the eventfd has fired since the last kill
+	// followed is how often a limit of the container was hit that a kill has followed, or none for some time; only
+	// in version 2.
+	followed atomic.Uint64
+	hit      bool // version 1: the eventfd has fired since the last kill
 
 	closing   atomic.Bool    // set before the goroutines are interrupted,
 	ending    chan struct{}  // and closed then
@@ -71,6 +74,7 @@ func open(dir string, unified bool) (*Watch, error) {
 		if n, err = count(w.counter); err == nil {
 			w.kills.Store(n.kills)
 			w.limits.ooms = n.ooms
+			w.followed.Store(n.ooms)
 			w.limits.find(dir, unified)
 			w.limits.nearest.follow(dir, w.limits.above)
 			return w, nil
