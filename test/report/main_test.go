@@ -42,6 +42,11 @@ func TestReport(t *testing.T) {
 {"Action":"output","Package":"p","Output":"FAIL\tp\t1.0s\n"}
 {"Action":"fail","Package":"p"}
 `
+	const races = `{"Action":"output","Package":"p","Test":"TestA","Output":"WARNING: DATA RACE\n"}
+{"Action":"pass","Package":"p","Test":"TestA"}
+{"Action":"output","Package":"p","Output":"FAIL\tp\t0.1s\n"}
+{"Action":"fail","Package":"p"}
+`
 	tests := []struct {
 		name, in, skips, out string
 		ok                   bool
@@ -62,6 +67,7 @@ func TestReport(t *testing.T) {
 		{"does not build", broken, "", "a.go:1: syntax error\n", false},
 		{"does not end", start + hangs, "",
 			"FAIL\tp\t1.0s\n--- FAIL: p.TestA did not end:\n=== RUN   TestA\npanic: test timed out after 1s\n", false},
+		{"a race of a test that passes", start + races, "", "WARNING: DATA RACE\nFAIL\tp\t0.1s\n", false},
 		{"a message of go", "go: cannot find main module\n", "", "go: cannot find main module\n", false},
 		{"nothing", "", "", "", false},
 	}
