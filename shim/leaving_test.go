@@ -133,6 +133,8 @@ func TestBundlesThatHaveGoneAreForgotten(t *testing.T) {
 	for i := range 10 * manyBundles {
 		s.Inhabit(filepath.Join(there, "gone", string(rune('a'+i))))
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if _, kept := s.bundles[there]; !kept || len(s.bundles) > manyBundles+1 {
 		t.Errorf("%d bundles are remembered, the one that is there: %v", len(s.bundles), kept)
 	}

@@ -10,9 +10,16 @@ import (
 	"holdfast/internal/api"
 )
 
+// newTestService returns a service that ends with the test.
 func newTestService(t *testing.T) *Service {
 	log := slog.New(slog.NewTextHandler(t.Output(), nil))
-	return NewService("test", NewEventLog("", "test", log), log, nil)
+	s := NewService("test", NewEventLog("", "test", log), log, nil)
+	t.Cleanup(func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.end()
+	})
+	return s
 }
 
 func stopped(s *Service) bool {
