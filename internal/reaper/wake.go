@@ -30,17 +30,25 @@ func (r *registry) listen() error {
 	var sigchld unix.Sigset_t
 	sigchld.Val[0] = 1 << (unix.SIGCHLD - 1)
 	if blocked.Val[0]&sigchld.Val[0] == 0 {
-		wake := make(chan os.Signal, 1)
-		signal.Notify(wake, unix.SIGCHLD)
-		go func() {
-			// A signal that arrives while bury runs leaves a token, so no exit waits for the next one.
-			for range wake {
-				r.bury()
-			}
-		}()
+		r.listenBySignals()
 		return nil
 	}
-	fd, err := unix.Signalfd(-1, &sigchld, unix.SFD_CLOEXEC|unix.SFD_NONBLOCK)
+	return r.listenByDescriptor(&sigchld)
+}
+
+func (r *registry) listenBySignals() {
+	wake := make(chan os.Signal, 1)
+	signal.Notify(wake, unix.SIGCHLD)
+	go func() {
+		// A signal that arrives while bury runs leaves a token, so no exit waits for the next one.
+		for range wake {
+			r.bury()
+		}
+	}()
+}
+
+func (r *registry) listenByDescriptor(sigchld *unix.Sigset_t) error {
+	fd, err := unix.Signalfd(-1, sigchld, unix.SFD_CLOEXEC|unix.SFD_NONBLOCK)
 	if err != nil {
 		return fmt.Errorf("make a descriptor of SIGCHLD: %w", err)
 	}
