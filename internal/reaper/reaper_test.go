@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -332,6 +334,41 @@ func TestStartTellsWhyItCannot(t *testing.T) {
 		if _, err := Start(&Command{Path: path}); err == nil || err.Error() != want {
 			t.Errorf("error %v, want %q", err, want)
 		}
+	}
+}
+
+// A program is looked for where it was, so that all commands of a shim are the same one's, and anew once it has gone.
+func TestProgramIsFoundWhereItWas(t *testing.T) {
+	first, second := t.TempDir(), t.TempDir()
+	t.Setenv("PATH", first+":"+second)
+	name := "found-where-it-was"
+	is := func(want string) {
+		t.Helper()
+		if got, err := LookPath(name); err != nil || got != want {
+			t.Errorf("found at %q, %v; want %s", got, err, want)
+		}
+	}
+	put := func(dir string) (path string) {
+		t.Helper()
+		path = filepath.Join(dir, name)
+		if err := os.WriteFile(path, nil, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	old := put(second)
+	is(old)
+	next := put(first)
+	is(old)
+	if err := os.Chmod(old, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	is(next)
+	if err := os.Remove(next); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := LookPath(name); !errors.Is(err, fs.ErrPermission) {
+		t.Errorf("found at %q, %v; what is there may not be executed", got, err)
 	}
 }
 
