@@ -101,6 +101,22 @@ func (m mutant) build(t *testing.T) (binary string) {
 	return binary
 }
 
+// scratch returns a directory for what a mutant's tests make, and do not remove if their time is over. Its name is
+// short, since sockets are among that.
+func scratch(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "m")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Log("left behind:", err)
+		}
+	})
+	return dir
+}
+
 // run runs the tests, and tells whether they have noticed.
 func (m mutant) run(t *testing.T, binary string) (output string, caught bool) {
 	t.Helper()
@@ -109,6 +125,7 @@ func (m mutant) run(t *testing.T, binary string) (output string, caught bool) {
 	test, sub, _ := strings.Cut(m.tests, "/")
 	cmd := exec.CommandContext(ctx, binary, "-test.run", "^("+test+")$/"+sub, "-test.failfast", fmt.Sprintf("-test.timeout=%v", testLimit))
 	cmd.Dir = filepath.Join("../..", filepath.Dir(m.file))
+	cmd.Env = append(os.Environ(), "TMPDIR="+scratch(t))
 	cmd.WaitDelay = time.Second // for what a test leaves
 	out, err := cmd.CombinedOutput()
 	var failed *exec.ExitError
